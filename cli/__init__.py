@@ -1,0 +1,1 @@
+"""``leat``: one file per command group."""

@@ -1,0 +1,1 @@
+"""The outside world: adapters, settings, resources, local services."""

@@ -1,0 +1,1 @@
+"""The pipeline as pure code. Read ``topology`` first: it is the pipeline, in order."""

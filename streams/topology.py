@@ -1,0 +1,79 @@
+"""The pipeline, in order: who reads which topic and what each writes. Wiring is tested against this table."""
+
+from dataclasses import dataclass
+
+from schemas.topics import (
+    ANSWERS,
+    BULK,
+    CHUNKS,
+    CHUNKS_BULK,
+    DEAD_LETTERS,
+    DOCUMENTS,
+    EMBEDDINGS,
+    EMBEDDINGS_BULK,
+    INDEX_COMMITS,
+    QUESTIONS,
+    RETRIES,
+    Topic,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A consumer group: renaming it forgets its committed offsets."""
+
+    name: str
+    reads: tuple[Topic, ...]
+    writes: tuple[Topic, ...]
+    stores: tuple[str, ...]
+    summary: str
+
+    @property
+    def group(self) -> str:
+        return f"leat.{self.name}"
+
+
+CHUNKER = Stage(
+    "chunker",
+    reads=(DOCUMENTS, BULK, RETRIES),
+    writes=(DOCUMENTS, BULK, CHUNKS, CHUNKS_BULK, INDEX_COMMITS, DEAD_LETTERS),
+    stores=("PostgreSQL",),
+    summary="folds changes, applies deletions and permissions at once, parses, cuts into passages",
+)
+EMBEDDER = Stage(
+    "embedder",
+    reads=(CHUNKS, CHUNKS_BULK),
+    writes=(EMBEDDINGS, EMBEDDINGS_BULK, DEAD_LETTERS),
+    stores=("PostgreSQL",),
+    summary="embeds passages that are not in the vector cache",
+)
+INDEXER = Stage(
+    "indexer",
+    reads=(CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK),
+    writes=(INDEX_COMMITS, DEAD_LETTERS),
+    stores=("Qdrant", "PostgreSQL"),
+    summary="makes a revision searchable by words at once, by meaning when its vectors follow",
+)
+RECORDER = Stage(
+    "recorder",
+    reads=(INDEX_COMMITS, DEAD_LETTERS, ANSWERS),
+    writes=(),
+    stores=("PostgreSQL",),
+    summary="projects outcomes, dead letters and answers into tables for people",
+)
+ANSWERER = Stage(
+    "answerer",
+    reads=(QUESTIONS,),
+    writes=(ANSWERS, DEAD_LETTERS),
+    stores=("Qdrant", "PostgreSQL", "Redis"),
+    summary="retrieves, answers, streams tokens",
+)
+
+STAGES = (CHUNKER, EMBEDDER, INDEXER, RECORDER, ANSWERER)
+
+PRODUCERS: dict[str, tuple[Topic, ...]] = {
+    "watcher, API, any producer": (DOCUMENTS,),
+    "API": (QUESTIONS,),
+    "leat dead-letters replay": (RETRIES,),
+}
+"""Who else publishes, from outside a consumer group."""
