@@ -4,7 +4,7 @@ Every method may raise ``TransientError`` (try again in a moment) or ``Unavailab
 errors are named in the docstrings. Calls are idempotent: doing it twice is doing it once.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -31,6 +31,7 @@ from streams.model import (
     Point,
     SparseVector,
 )
+from streams.watch import FileState, WatchedFolder
 
 # Models
 
@@ -290,6 +291,32 @@ class AnswerStream(Protocol):
         ...
 
     async def stop_requested(self, question_id: str) -> bool: ...
+
+
+class WatchedFiles(Protocol):
+    """The watcher's memory of a folder: what the log has acknowledged, and deletions that wait for a person."""
+
+    async def load(self, folder: WatchedFolder) -> dict[str, FileState]:
+        """What has been published, by document id."""
+        ...
+
+    async def remember(
+        self, folder: WatchedFolder, published: Mapping[str, FileState], *, forget: Iterable[str] = ()
+    ) -> None:
+        """These files are in the log as they are here; these documents are deleted in the log."""
+        ...
+
+    async def withhold(self, folder: WatchedFolder, document_ids: Iterable[str]) -> None:
+        """Exactly these deletions wait for approval now; approvals of those that stay are kept, others are dropped."""
+        ...
+
+    async def approved(self, folder: WatchedFolder) -> frozenset[str]:
+        """Withheld deletions that a person has approved since."""
+        ...
+
+    async def report_unreadable(self, folder: WatchedFolder, reasons: Mapping[str, str]) -> None:
+        """Exactly these files cannot be read now, and why; for ``leat status``."""
+        ...
 
 
 # The log

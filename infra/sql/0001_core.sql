@@ -219,5 +219,15 @@ create table withheld_deletions (
     root        text not null,
     document_id text not null,
     noticed_at  timestamptz not null default now(),
+    approved_at timestamptz,               -- a person said yes; the watcher deletes at its next look
+    primary key (tenant, collection, root, document_id)
+);
+create table unreadable_files (
+    tenant      text not null,
+    collection  text not null,
+    root        text not null,
+    document_id text not null,
+    reason      text not null,
+    noticed_at  timestamptz not null default now(),
     primary key (tenant, collection, root, document_id)
 );
