@@ -1,5 +1,8 @@
 -- Owned state (collections, generations) and projections of the log (all other tables: they can be dropped and rebuilt
 -- by replay). Runs on plain PostgreSQL 15+ and on TimescaleDB.
+--
+-- Names are compared byte by byte (collate "C"): the order of code points, in which Python sorts too. Every transaction
+-- locks rows in the order of (tenant, collection, document_id), so that two batches never wait for each other in a ring.
 
 create table log_epochs (
     topic      text not null,
@@ -11,8 +14,8 @@ create table log_epochs (
 
 create table generations (
     generation_id         bigint generated always as identity primary key,
-    tenant                text not null,
-    collection            text not null,
+    tenant                text not null collate "C",
+    collection            text not null collate "C",
     number                integer not null,
     state                 text not null check (state in ('building', 'serving', 'standby', 'retired')),
     embedding_model       text not null,
@@ -27,8 +30,8 @@ create table generations (
 create unique index generations_one_serving on generations (tenant, collection) where state = 'serving';
 
 create table collections (
-    tenant                 text not null,
-    collection             text not null,
+    tenant                 text not null collate "C",
+    collection             text not null collate "C",
     ordering               text not null default 'log' check (ordering in ('log', 'source')),
     on_failure             text not null default 'keep' check (on_failure in ('keep', 'hide')),
     default_access_level   smallint not null default 0 check (default_access_level between 0 and 3),
@@ -40,9 +43,9 @@ create table collections (
 -- The fold of leat.documents.v1: what the newest admitted change of each document says. Written by the chunker.
 create table documents (
     document_key    bigint generated always as identity primary key,
-    tenant          text not null,
-    collection      text not null,
-    document_id     text not null,
+    tenant          text not null collate "C",
+    collection      text not null collate "C",
+    document_id     text not null collate "C",
     revision        bigint not null,
     change          text not null check (change in ('upsert', 'delete', 'access')),
     deleted         boolean not null,
@@ -58,6 +61,8 @@ create table documents (
     event_id        text not null,
     accepted_at     timestamptz not null,
     lane            text not null,
+    -- When the oldest change was accepted that the serving generation has not applied yet; null: level with the log.
+    pending_since   timestamptz,
     source_version  bigint,
     content_sha256  bytea,
     size_bytes      bigint,
@@ -67,7 +72,7 @@ create table documents (
     failure_detail  text,
     unique (tenant, collection, document_id)
 );
-create index documents_by_position on documents (epoch, partition, record_offset);
+create index documents_pending on documents (tenant, collection, pending_since) where pending_since is not null;
 create index documents_failed on documents (tenant, collection) where failed_revision is not null;
 
 -- What a generation serves of a document, and the fence: applied_revision never decreases; rows outlive deletions.
@@ -92,9 +97,11 @@ create table manifests (
     embedded_at      timestamptz,
     primary key (generation_id, document_key)
 );
+create index manifests_accepted on manifests (generation_id, accepted_at);
 create index manifests_searchable on manifests (searchable_at);
+create index manifests_embedded on manifests (embedded_at);
 
--- Live passages only: a row here is what may be shown.
+-- Live passages only: a row here is what may be shown. Text stays in the row, uncompressed: it is read on every question.
 create table passages (
     point_id       uuid primary key,
     generation_id  bigint not null,
@@ -105,12 +112,12 @@ create table passages (
     payload_digest bytea not null,
     embedded       boolean not null,
     text           text not null,
-    heading_path   text[] not null,
+    heading_path   jsonb not null,        -- an array of strings, outermost heading first
     page           integer,
     start_offset   integer not null,
     end_offset     integer not null,
     tokens         integer not null
-);
+) with (toast_tuple_target = 8160);
 create index passages_by_document on passages (generation_id, document_key, ordinal);
 create index passages_unembedded on passages (generation_id, document_key) where not embedded;
 
@@ -123,13 +130,15 @@ create table garbage (
 create index garbage_by_age on garbage (died_at);
 
 create table vector_cache (
-    tenant       text not null,
-    fingerprint  text not null,
+    tenant       text not null collate "C",
+    fingerprint  text not null collate "C",
     content_hash bytea not null,
     vector       bytea not null,          -- little-endian float32
     last_used_on date not null default current_date,
     primary key (tenant, fingerprint, content_hash)
 );
+alter table vector_cache alter column vector set storage external;  -- floats do not compress
+create index vector_cache_by_use on vector_cache (last_used_on);
 
 create table counters (
     name  text primary key,              -- embedded_passages, embedded_tokens
@@ -141,10 +150,11 @@ create table outcomes (
     epoch         integer not null,
     partition     integer not null,
     record_offset bigint not null,
-    tenant        text not null,
-    collection    text not null,
-    document_id   text not null,
+    tenant        text not null collate "C",
+    collection    text not null collate "C",
+    document_id   text not null collate "C",
     revision      bigint not null,
+    generation_id bigint,
     event_id      text not null,
     outcome       text not null,
     change        text,
@@ -165,9 +175,9 @@ create table dead_letters (
     letter_partition integer not null,
     letter_offset    bigint not null,
     key              bytea,
-    tenant           text,
-    collection       text,
-    document_id      text,
+    tenant           text collate "C",
+    collection       text collate "C",
+    document_id      text collate "C",
     reason           text not null,
     detail           text not null,
     stage            text not null,
@@ -176,6 +186,7 @@ create table dead_letters (
     partition        integer not null,
     record_offset    bigint not null,
     consumer_group   text not null,
+    lane             text,
     revision         bigint,
     event_id         text,
     size_bytes       integer not null,
@@ -185,6 +196,7 @@ create table dead_letters (
     primary key (letter_partition, letter_offset)
 );
 create index dead_letters_open on dead_letters (died_at) where resolved_at is null;
+create index dead_letters_by_document on dead_letters (tenant, collection, document_id) where resolved_at is null;
 
 create table answers (
     question_id  text primary key,
@@ -202,32 +214,70 @@ create table answers (
 );
 create index answers_by_time on answers (finished_at);
 
+-- One row per answered or failed question, for analytics; a hypertable where TimescaleDB is.
+create table query_log (
+    question_id text not null,
+    finished_at timestamptz not null,
+    tenant      text not null,
+    subject     text not null,
+    outcome     text not null,            -- answered, unanswered, failed
+    reason      text,
+    took_ms     double precision,
+    confidence  double precision,
+    generation  integer,
+    behind_ms   double precision,
+    sources     integer not null default 0,
+    degraded    boolean not null default false,
+    primary key (question_id, finished_at)
+);
+create index query_log_by_time on query_log (finished_at);
+
 -- The watcher's memory: what it has published of which folder, and deletions that wait for approval.
 create table watched_files (
-    tenant      text not null,
-    collection  text not null,
+    tenant      text not null collate "C",
+    collection  text not null collate "C",
     root        text not null,
-    document_id text not null,
+    document_id text not null collate "C",
     size_bytes  bigint not null,
     mtime_ns    bigint not null,
     sha256      bytea not null,
     primary key (tenant, collection, root, document_id)
 );
 create table withheld_deletions (
-    tenant      text not null,
-    collection  text not null,
+    tenant      text not null collate "C",
+    collection  text not null collate "C",
     root        text not null,
-    document_id text not null,
+    document_id text not null collate "C",
     noticed_at  timestamptz not null default now(),
-    approved_at timestamptz,               -- a person said yes; the watcher deletes at its next look
+    approved_at timestamptz,
     primary key (tenant, collection, root, document_id)
 );
-create table unreadable_files (
-    tenant      text not null,
-    collection  text not null,
-    root        text not null,
-    document_id text not null,
-    reason      text not null,
-    noticed_at  timestamptz not null default now(),
-    primary key (tenant, collection, root, document_id)
-);
+
+-- A document as people ask about it: what the log says, beside what the serving generation shows.
+create view document_states as
+select
+    d.*,
+    m.generation_id,
+    m.applied_revision,
+    m.title,
+    m.url,
+    m.content_type,
+    m.metadata,
+    case when d.deleted or m.applied_revision <= d.invisible_upto then 0 else coalesce(m.passages, 0) end as passages,
+    case when d.deleted or m.applied_revision <= d.invisible_upto then 0 else coalesce(m.unembedded, 0) end as unembedded,
+    m.searchable_at,
+    m.embedded_at,
+    case
+        when d.deleted then 'deleted'
+        when d.failed_revision >= d.content_revision then 'failed'
+        when m.applied_revision >= d.content_revision and m.applied_revision > d.invisible_upto
+            then case when m.unembedded = 0 then 'embedded' else 'searchable' end
+        else 'received'
+    end as state,
+    -- Text of an older revision still answers, because the newer one has failed or has not come through yet.
+    not d.deleted and coalesce(
+        m.applied_revision > d.invisible_upto and m.applied_revision < d.content_revision and m.passages > 0, false
+    ) as stale
+from documents d
+left join generations g on g.tenant = d.tenant and g.collection = d.collection and g.state = 'serving'
+left join manifests m on m.generation_id = g.generation_id and m.document_key = d.document_key;

@@ -1,0 +1,182 @@
+"""A pool of connections that speaks in our errors."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from streams.errors import PermanentError, TransientError, Unavailable
+
+Row: TypeAlias = asyncpg.Record
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+DEPENDENCY = "postgres"
+# A request that finds every connection busy for this long is one too many: say so at once, and let the caller shed load.
+ACQUIRE_TIMEOUT_S = 1.0
+# The server gives up on a statement first, and says which; ours is for a server that has stopped talking.
+STATEMENT_TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 15.0
+LOCK_TIMEOUT_S = 5.0
+IDLE_IN_TRANSACTION_TIMEOUT_S = 30.0
+
+_GONE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_TRY_AGAIN = (
+    asyncpg.TransactionRollbackError,  # serialization failures and deadlocks
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn asyncpg's errors into ours: ``Unavailable``, ``TransientError`` or, for a value PostgreSQL cannot hold,
+    ``PermanentError("unstorable-value")``. What is left is a bug of ours and passes through.
+    """
+    try:
+        yield
+    except _TRY_AGAIN as error:
+        raise TransientError(f"postgres: {error}") from error
+    except (asyncpg.DataError, asyncpg.exceptions.DataError) as error:
+        raise PermanentError("unstorable-value", f"PostgreSQL cannot hold a value of this record: {error}") from error
+    except TimeoutError as error:
+        raise Unavailable(DEPENDENCY, f"no answer within {COMMAND_TIMEOUT_S:g} s") from error
+    except _GONE as error:
+        raise Unavailable(DEPENDENCY, str(error) or type(error).__name__) from error
+    except asyncpg.InterfaceError as error:
+        # asyncpg has one type for "the connection is closed" and for wrong use; only the first is the server's doing.
+        if "clos" in str(error):
+            raise Unavailable(DEPENDENCY, str(error)) from error
+        raise
+
+
+class Pool:
+    """Connections to one database. All errors that leave its context managers are ours."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit. Waits ``ACQUIRE_TIMEOUT_S`` for a free one, then raises ``Unavailable``."""
+        with translated():
+            try:
+                connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            except TimeoutError as error:
+                raise Unavailable(
+                    DEPENDENCY, f"no free connection within {ACQUIRE_TIMEOUT_S:g} s", retry_after_s=1.0
+                ) from error
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, sql: str, *values: Any) -> list[Row]:
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *values)
+
+    async def fetchrow(self, sql: str, *values: Any) -> Row | None:
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *values)
+
+    async def fetchval(self, sql: str, *values: Any) -> Any:
+        async with self.connection() as connection:
+            return await connection.fetchval(sql, *values)
+
+    async def execute(self, sql: str, *values: Any) -> int:
+        """Run one statement; returns the number of rows it touched."""
+        async with self.connection() as connection:
+            return affected(await connection.execute(sql, *values))
+
+    async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement once per row, in order, in one round trip and one transaction."""
+        async with self.connection() as connection:
+            await connection.executemany(sql, rows)
+
+    async def close(self) -> None:
+        """Wait for connections in use, at most 3 s, then cut them off."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=3.0)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def open_pool(dsn: str, size: int = 8, *, application: str = "leat") -> Pool:
+    """Connect. Connections beyond the first are opened when needed and closed after five idle minutes.
+
+    Raises:
+        Unavailable: the server does not answer, or refuses us; the message says which.
+    """
+    with translated():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=5.0,
+            command_timeout=COMMAND_TIMEOUT_S,
+            init=_prepare_connection,
+            statement_cache_size=256,
+            server_settings={
+                "application_name": application,
+                "statement_timeout": _milliseconds(STATEMENT_TIMEOUT_S),
+                "lock_timeout": _milliseconds(LOCK_TIMEOUT_S),
+                "idle_in_transaction_session_timeout": _milliseconds(IDLE_IN_TRANSACTION_TIMEOUT_S),
+                "timezone": "UTC",
+                # Our statements are short: compiling one costs more than running it.
+                "jit": "off",
+            },
+        )
+    return Pool(pool)
+
+
+async def _prepare_connection(connection: Any) -> None:
+    """Read and write jsonb as plain Python values. Binary, since COPY takes nothing else."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", format="binary", encoder=_jsonb_of, decoder=_value_of_jsonb
+    )
+
+
+# PostgreSQL's binary jsonb is a version byte, then text.
+def _jsonb_of(value: Any) -> bytes:
+    return b"\x01" + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _value_of_jsonb(raw: bytes) -> Any:
+    return json.loads(raw[1:])
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+def affected(command_tag: str) -> int:
+    """Rows touched, from a command tag such as ``INSERT 0 3`` or ``UPDATE 2``."""
+    last = command_tag.rpartition(" ")[2]
+    return int(last) if last.isdigit() else 0
