@@ -49,3 +49,7 @@ class NotFound(LeatError):
 
 class StaleAttempt(LeatError):
     """Another worker has taken over this answer; stop writing to it."""
+
+
+class StreamLost(LeatError):
+    """Events of an answer's stream are gone from the buffer: going on would leave a hole. Read the stored answer instead."""

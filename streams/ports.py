@@ -281,7 +281,15 @@ class AnswerStream(Protocol):
         ...
 
     def read(self, question_id: str, *, after: str | None) -> AsyncIterator[tuple[str, str, str]]:
-        """(id, event name, JSON data) behind ``after``, live, until a terminal event."""
+        """(id, event name, JSON data) behind ``after``, live, until a terminal event. None: from the beginning.
+
+        A reader counts as present (see ``attended``) while the iterator is open.
+
+        Raises:
+            StreamLost: what follows ``after`` is no longer in the buffer.
+            Unavailable: the buffer has not answered for some seconds.
+            ValueError: ``after`` is not an id of a stream.
+        """
         ...
 
     async def exists(self, question_id: str) -> bool: ...
@@ -291,6 +299,10 @@ class AnswerStream(Protocol):
         ...
 
     async def stop_requested(self, question_id: str) -> bool: ...
+
+    async def attended(self, question_id: str) -> bool:
+        """Whether any reader, in any process, has the stream open now."""
+        ...
 
 
 class WatchedFiles(Protocol):
