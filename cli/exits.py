@@ -1,6 +1,5 @@
 """Exit codes, and which error ends with which."""
 
-import logging
 import sys
 import tempfile
 import traceback
@@ -14,8 +13,6 @@ NO = 1
 USAGE = 2
 UNREACHABLE = 3
 BUG = 70
-
-log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
@@ -47,7 +44,6 @@ def end_with(error: BaseException) -> int:
 
 def _keep_traceback(error: BaseException) -> Path:
     """Append the traceback to a file that only this user reads."""
-    log.error("unexpected_error", exc_info=error)
     path = Path(tempfile.gettempdir()) / f"leat-errors-{_user()}.log"
     text = "".join(traceback.format_exception(error))
     with path.open("a", encoding="utf-8") as file:

@@ -1,11 +1,11 @@
 """The ``leat`` command: finds the command's module, runs it, and turns what went wrong into an exit code.
 
-How to add a command: write ``cli/NAME.py`` with ``app = typer.Typer()`` and one ``@app.command()`` (a plain command) or
-several (a group: ``leat dead-letters list``), and add a row to ``COMMANDS``. The module is imported only when its command
-runs, so ``leat run index`` does not pay for the others; keep imports of heavy libraries inside functions all the same.
-Take ``--json`` and ``--data`` from ``cli/options.py``. To end with a message and a code, raise ``cli.exits.Refused``;
-``Unavailable`` ends as 3, ``PermanentError`` and ``NotFound`` as 1; ``raise typer.Exit(1)`` says "no" after output of your own.
-Everything else is a bug: one line on stderr, the traceback in the log, exit code 70.
+How to add a command: write ``cli/NAME.py`` with ``app = typer.Typer()`` and one ``@app.command()`` (a plain command)
+or several (a group: ``leat dead-letters list``), and add a row to ``COMMANDS``. The module is imported only when its
+command runs, so ``leat run index`` does not pay for the others; keep imports of heavy libraries inside functions
+all the same. Take ``--json`` and ``--data`` from ``cli/options.py``. To end with a message and a code, raise
+``cli.exits.Refused``; ``Unavailable`` ends as 3, ``PermanentError`` and ``NotFound`` as 1; ``raise typer.Exit(1)`` says
+"no" after output of your own. Everything else is a bug: one line on stderr, the traceback in a file, exit code 70.
 """
 
 import importlib

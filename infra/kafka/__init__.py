@@ -1,0 +1,1 @@
+"""Kafka: connections, topics, and the logs that others write to."""

@@ -1,0 +1,49 @@
+"""How every Kafka client of ours connects."""
+
+import ssl
+from typing import Any
+
+from infra.settings import Settings
+from streams.errors import PermanentError
+
+
+def connection_kwargs(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments of any aiokafka client (producer, consumer, admin): addresses, security.
+
+    Raises:
+        PermanentError: ``kafka-not-configured``, no brokers are given.
+    """
+    if not settings.kafka_bootstrap_servers:
+        raise PermanentError(
+            "kafka-not-configured", "give LEAT_KAFKA_BOOTSTRAP_SERVERS, or start everything with `leat up`"
+        )
+    kwargs: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if "SSL" in settings.kafka_security_protocol:
+        cafile = settings.kafka_ssl_cafile
+        kwargs["ssl_context"] = ssl.create_default_context(cafile=None if cafile is None else str(cafile))
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        kwargs |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": None if password is None else password.get_secret_value(),
+        }
+    return kwargs
+
+
+async def is_serving(kwargs: dict[str, Any], *, timeout_ms: int = 2000) -> bool:
+    """Whether a broker answers and the cluster has a leader to talk to."""
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.errors import KafkaError
+
+    client = AIOKafkaClient(**kwargs, request_timeout_ms=timeout_ms)
+    try:
+        await client.bootstrap()
+        return bool(client.cluster.brokers())
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
