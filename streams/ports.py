@@ -31,6 +31,7 @@ from streams.model import (
     Point,
     SparseVector,
 )
+from streams.records import Record
 from streams.watch import FileState, WatchedFolder
 
 # Models
@@ -322,8 +323,12 @@ class WatchedFiles(Protocol):
         """Exactly these deletions wait for approval now; approvals of those that stay are kept, others are dropped."""
         ...
 
-    async def approved(self, folder: WatchedFolder) -> frozenset[str]:
-        """Withheld deletions that a person has approved since."""
+    async def withheld(self, folder: WatchedFolder) -> dict[str, bool]:
+        """Deletions that wait for approval, and whether a person has given it since."""
+        ...
+
+    async def approve(self, tenant: str, *, collection: str | None = None, root: str | None = None) -> int:
+        """A person agrees to the withheld deletions (of one collection, of one root). Returns how many."""
         ...
 
     async def report_unreadable(self, folder: WatchedFolder, reasons: Mapping[str, str]) -> None:
@@ -344,6 +349,14 @@ class ChangeLog(Protocol):
     async def publish_many(
         self, changes: Sequence[tuple[DocumentKey, DocumentChanged]], *, bulk: bool = False
     ) -> list[Position]: ...
+
+
+class LogReader(Protocol):
+    """Reads single records back."""
+
+    async def read(self, topic: str, partition: int, offset: int) -> Record | None:
+        """The record at that position; None when retention or compaction has removed it."""
+        ...
 
 
 class QuestionLog(Protocol):

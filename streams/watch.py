@@ -1,11 +1,12 @@
 """What a look at a folder means: which documents to publish, which to delete, and which deletions to hold back.
 
-Pure planning. ``infra/watching.py`` looks at the folder, publishes the plan, and remembers a file as published only when
-the log has acknowledged it.
+Pure planning. ``infra/watching.py`` looks at the folder, publishes the plan, and remembers a file as published only
+when the log has acknowledged it.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -126,7 +127,9 @@ def _base(document_id: str) -> str:
     return document_id.rpartition("/")[2]
 
 
-def under(document_ids: Iterable[str], directory: str) -> set[str]:
+def under(sorted_ids: Sequence[str], directory: str) -> Sequence[str]:
     """The documents inside a directory (``""``: the whole folder), at any depth."""
-    prefix = f"{directory}/" if directory else ""
-    return {name for name in document_ids if name.startswith(prefix)}
+    if not directory:
+        return sorted_ids
+    # "0" is the character behind "/": everything that begins with "directory/" lies between the two.
+    return sorted_ids[bisect_left(sorted_ids, f"{directory}/") : bisect_left(sorted_ids, f"{directory}0")]
