@@ -88,7 +88,9 @@ def _check(applied: dict[str, str], wanted: list[Migration]) -> None:
     known = {migration.name: migration.checksum for migration in wanted}
     for name, checksum in applied.items():
         if name not in known:
-            raise MigrationRefused(f"the database has migration '{name}', which this version of Leat does not know: update")
+            raise MigrationRefused(
+                f"the database has migration '{name}', which this version of Leat does not know: update"
+            )
         if known[name] != checksum:
             raise MigrationRefused(
                 f"migration '{name}' was changed after it had been applied to this database:"

@@ -15,7 +15,7 @@ Row: TypeAlias = asyncpg.Record
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 DEPENDENCY = "postgres"
-# A request that finds every connection busy for this long is one too many: say so at once, and let the caller shed load.
+# A request that finds every connection busy for this long is one too many: say so at once, so that load is shed.
 ACQUIRE_TIMEOUT_S = 1.0
 # The server gives up on a statement first, and says which; ours is for a server that has stopped talking.
 STATEMENT_TIMEOUT_S = 10.0

@@ -252,6 +252,14 @@ create table withheld_deletions (
     approved_at timestamptz,
     primary key (tenant, collection, root, document_id)
 );
+create table unreadable_files (
+    tenant      text not null collate "C",
+    collection  text not null collate "C",
+    root        text not null,
+    document_id text not null collate "C",
+    reason      text not null,
+    primary key (tenant, collection, root, document_id)
+);
 
 -- A document as people ask about it: what the log says, beside what the serving generation shows.
 create view document_states as

@@ -1,0 +1,104 @@
+"""Finished answers, and the log of questions for analytics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.postgres.pool import Pool
+from schemas.answers import Answer, AnswerCompleted, AnswerFailed, QuestionAsked
+
+_SAVE = """
+insert into answers (question_id, tenant, subject, collection, query, state, attempt, answer, reason, detail, asked_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict do nothing
+"""
+_LOG = """
+insert into query_log (question_id, finished_at, tenant, subject, outcome, reason, took_ms, confidence, generation,
+                       behind_ms, sources, degraded)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+on conflict do nothing
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAnswer:
+    """``StoredAnswer``: how a question ended."""
+
+    subject: str
+    state: str
+    answer: Answer | None
+    reason: str | None
+    detail: str | None
+
+
+class PostgresAnswerStore:
+    """``AnswerStore``. The first ending of a question is the one that counts."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def save(self, question: QuestionAsked, answer: Answer, attempt: int) -> None:
+        await self._save(question, "done", attempt, answer.model_dump(mode="json"), None, None)
+
+    async def save_failure(self, question: QuestionAsked, reason: str, detail: str, attempt: int) -> None:
+        await self._save(question, "failed", attempt, None, reason, detail)
+
+    async def find(self, tenant: str, question_id: str) -> SavedAnswer | None:
+        row = await self._pool.fetchrow(
+            "select subject, state, answer, reason, detail from answers where question_id = $1 and tenant = $2",
+            question_id,
+            tenant,
+        )
+        if row is None:
+            return None
+        answer = None if row["answer"] is None else Answer.model_validate(row["answer"])
+        return SavedAnswer(row["subject"], row["state"], answer, row["reason"], row["detail"])
+
+    async def log(self, events: Sequence[AnswerCompleted | AnswerFailed]) -> None:
+        """Project events of the answers topic into the query log; a second time changes nothing."""
+        await self._pool.executemany(_LOG, [_log_row(event) for event in events])
+
+    async def _save(
+        self,
+        question: QuestionAsked,
+        state: str,
+        attempt: int,
+        answer: dict[str, Any] | None,
+        reason: str | None,
+        detail: str | None,
+    ) -> None:
+        await self._pool.execute(
+            _SAVE,
+            question.question_id,
+            question.principal.tenant,
+            question.principal.subject,
+            question.options.collection,
+            question.query,
+            state,
+            attempt,
+            answer,
+            reason,
+            detail,
+            question.asked_at,
+        )
+
+
+def _log_row(event: AnswerCompleted | AnswerFailed) -> tuple[Any, ...]:
+    who = (event.principal.tenant, event.principal.subject)
+    if isinstance(event, AnswerFailed):
+        nothing_known = (None, None, None, None, 0, False)
+        return (event.question_id, event.failed_at, *who, "failed", event.reason, *nothing_known)
+    answer = event.answer
+    return (
+        event.question_id,
+        event.completed_at,
+        *who,
+        "answered" if answer.answered else "unanswered",
+        answer.degraded_reason,
+        answer.took_ms,
+        answer.confidence,
+        answer.generation,
+        answer.behind_ms,
+        len(answer.sources),
+        answer.degraded,
+    )

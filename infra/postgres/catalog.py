@@ -1,0 +1,156 @@
+"""Collections and their generations."""
+
+import re
+import time
+from dataclasses import dataclass
+
+from infra.postgres.pool import Connection, Pool, Row
+from schemas.access import AccessLevel
+from streams.errors import PermanentError
+from streams.model import Collection, EmbeddingModel, Generation, GenerationState, OnFailure, Ordering
+
+# Collections change rarely and are looked at for every record and every question. A switch of generations is seen by
+# every process within this time; until then it answers from the old one, which keeps up.
+CACHE_S = 1.0
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LEVELS = list(AccessLevel)
+
+
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """How a collection is indexed that is written to for the first time."""
+
+    model: EmbeddingModel
+    chunk_tokens: int
+    chunk_overlap: int
+
+
+class PostgresCatalog:
+    """``Catalog``, with answers kept for ``CACHE_S``."""
+
+    def __init__(self, pool: Pool, *, new_generation: NewGeneration) -> None:
+        self._pool = pool
+        self._new_generation = new_generation
+        self._collections: dict[tuple[str, str], tuple[float, Collection]] = {}
+        self._generations: dict[int, tuple[float, Generation]] = {}
+
+    async def collection(self, tenant: str, name: str) -> Collection:
+        """The collection; created with the defaults when it is not there.
+
+        Raises:
+            PermanentError: ``invalid-name``, of the tenant or the collection.
+        """
+        found = await self.find(tenant, name)
+        if found is not None:
+            return found
+        for label, value in (("tenant", tenant), ("collection", name)):
+            if not _NAME.fullmatch(value):
+                raise PermanentError(
+                    "invalid-name", f"{label} {value!r}: want 1 to 63 characters a-z, 0-9 or '-', not starting with '-'"
+                )
+        async with self._pool.transaction() as connection:
+            await self._create(connection, tenant, name)
+        created = await self._read(tenant, name)
+        assert created is not None
+        return created
+
+    async def find(self, tenant: str, name: str) -> Collection | None:
+        read_at, collection = self._collections.get((tenant, name), (-CACHE_S, None))
+        if collection is not None and time.monotonic() - read_at < CACHE_S:
+            return collection
+        return await self._read(tenant, name)
+
+    async def generation(self, generation_id: int) -> Generation | None:
+        read_at, generation = self._generations.get(generation_id, (-CACHE_S, None))
+        if generation is not None and time.monotonic() - read_at < CACHE_S:
+            return generation
+        row = await self._pool.fetchrow("select * from generations where generation_id = $1", generation_id)
+        if row is None:
+            return None
+        generation = _generation_of(row)
+        self._generations[generation_id] = (time.monotonic(), generation)
+        return generation
+
+    async def collections(self, tenant: str | None = None) -> list[Collection]:
+        """Every collection (of a tenant), by tenant and name."""
+        names = await self._pool.fetch(
+            "select tenant, collection from collections where $1::text is null or tenant = $1 order by 1, 2", tenant
+        )
+        found = [await self.find(row["tenant"], row["collection"]) for row in names]
+        return [collection for collection in found if collection is not None]
+
+    async def _read(self, tenant: str, name: str) -> Collection | None:
+        read_at = time.monotonic()
+        # One statement, so that the collection and its generations are of one moment.
+        rows = await self._pool.fetch(
+            """
+            select g.*, c.ordering, c.on_failure, c.default_access_level, c.default_allowed_groups
+            from collections c join generations g using (tenant, collection)
+            where c.tenant = $1 and c.collection = $2 and g.state <> 'retired'
+            order by g.number
+            """,
+            tenant,
+            name,
+        )
+        live = tuple(_generation_of(row) for row in rows)
+        serving = next((generation for generation in live if generation.state is GenerationState.SERVING), None)
+        if serving is None:
+            self._collections.pop((tenant, name), None)
+            return None
+        collection = Collection(
+            tenant=tenant,
+            name=name,
+            ordering=Ordering(rows[0]["ordering"]),
+            on_failure=OnFailure(rows[0]["on_failure"]),
+            default_access_level=_LEVELS[rows[0]["default_access_level"]],
+            default_allowed_groups=tuple(rows[0]["default_allowed_groups"]),
+            serving=serving,
+            live=live,
+        )
+        self._collections[tenant, name] = (read_at, collection)
+        return collection
+
+    async def _create(self, connection: Connection, tenant: str, name: str) -> None:
+        # Whoever comes second waits here for the first one's commit, and then inserts nothing.
+        inserted = await connection.fetchval(
+            "insert into collections (tenant, collection) values ($1, $2) on conflict do nothing returning true",
+            tenant,
+            name,
+        )
+        if not inserted:
+            return
+        model = self._new_generation.model
+        await connection.execute(
+            """
+            insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
+                                     dimensions, max_tokens, chunk_tokens, chunk_overlap)
+            values ($1, $2, 1, 'serving', $3, $4, $5, $6, $7, $8)
+            """,
+            tenant,
+            name,
+            model.name,
+            model.fingerprint,
+            model.dimensions,
+            model.max_tokens,
+            self._new_generation.chunk_tokens,
+            self._new_generation.chunk_overlap,
+        )
+
+
+def _generation_of(row: Row) -> Generation:
+    return Generation(
+        generation_id=row["generation_id"],
+        tenant=row["tenant"],
+        collection=row["collection"],
+        number=row["number"],
+        state=GenerationState(row["state"]),
+        model=EmbeddingModel(
+            name=row["embedding_model"],
+            fingerprint=row["embedding_fingerprint"],
+            dimensions=row["dimensions"],
+            max_tokens=row["max_tokens"],
+        ),
+        chunk_tokens=row["chunk_tokens"],
+        chunk_overlap=row["chunk_overlap"],
+    )
