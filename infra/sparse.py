@@ -1,11 +1,12 @@
-"""The sparse leg: text to weighted terms, for any language, with identifiers and version numbers found whole and in parts.
+"""The sparse leg: text to weighted terms in any language; identifiers and versions are found whole and in parts.
 
 No stemming and no stop words, since the language of a passage is unknown: the index's inverse document frequencies
 do the work of stop words. What becomes a term:
 
 - a word, case-folded and compatibility-composed (NFKC: ligatures, full-width forms);
 - where it has diacritics, the same word without them too, so that ``acao`` finds ``ação``;
-- a compound whole and in parts: ``well-known``, ``CVE-2024-1234``, ``snake_case``, ``camelCase``; ``10.7.2`` also as ``10.7``;
+- a compound whole and in parts: ``well-known``, ``CVE-2024-1234``, ``snake_case``, ``camelCase``; ``10.7.2`` also
+  as ``10.7``;
 - in scripts written without spaces, every pair of neighbouring characters.
 """
 
@@ -27,7 +28,7 @@ LENGTH_SHARE = 0.4
 # Words in an average passage. A constant, since stored points are immutable while the true average moves with every
 # document: 254 tokens of the model are about 170 words, and short sections pull the average down.
 # Between 75 and 200 no set of ours moves by half a point.
-AVERAGE_WORDS = 120
+AVERAGE_WORDS = 150
 
 # What a question's derived term (a number inside a version, a word without its diacritics) counts beside the term as
 # it was written: enough to find other spellings, too little to outrank the exact one. Higher weights cost Vietnamese,
@@ -106,7 +107,7 @@ class _TermIds(dict[str, tuple[int, ...]]):
 
 
 def _term_id(term: str) -> int:
-    """32 bits of BLAKE2b: the id is in every stored point, so it never changes. Two of a million words share one by chance."""
+    """32 bits of BLAKE2b. Ids are in every stored point: they never change."""
     return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest())
 
 
@@ -124,7 +125,7 @@ def _terms(word: str) -> Iterator[tuple[str, bool]]:
 def _split(compound: str) -> Iterator[tuple[str, bool]]:
     """The compound itself and its parts.
 
-    Of an identifier or a version the whole is what was meant; of words with a hyphen or a slash between them, the words.
+    Of an identifier or a version the whole is what was meant; of words with a hyphen between them, the words.
     """
     if _VERSION.fullmatch(compound):
         yield from _split_version(compound.lstrip("vV"))
