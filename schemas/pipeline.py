@@ -34,9 +34,11 @@ class BulkForwarded(Event):
     """A bulk document record, admitted by the chunker and passed on to the bulk lane."""
 
     version: int = 1
+    key: DocumentKey
     origin: Origin
     revision: int
     changed: DocumentChanged
+    """With the access in force filled in."""
 
 
 class ChunkedPassage(Event):

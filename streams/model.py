@@ -138,8 +138,10 @@ class Content:
 class Verdict(StrEnum):
     ACCEPTED = "accepted"
     """It is the newest change of its document (or the very same record once more)."""
+    KNOWN = "known"
+    """The newest change, published once more elsewhere in the log; its position has moved on, nothing else has."""
     SUPERSEDED = "superseded"
-    """An equal or newer change has been seen."""
+    """A newer change has been seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,9 @@ class Admission:
     head_revision: int
     """The newest revision known, this one included."""
     head_origin: Origin | None = None
+    """Where the newest change stood in the log before this request."""
+    content_at: tuple[int, int] | None = None
+    """(partition, offset) of the record that holds the document's present content; None: it has none."""
     access_level: AccessLevel = AccessLevel.PUBLIC
     allowed_groups: tuple[str, ...] = ()
     """Access in force for the document now."""
@@ -350,4 +355,8 @@ class DeadLetter:
     event_id: str | None
     lane: Lane | None = None
     value: bytes | None = None
+    size_bytes: int = 0
+    """Of the value, also where the value itself was not read along."""
     replayed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    """A later revision of its document, or a replay, has been applied: nobody needs to look any more."""

@@ -56,10 +56,10 @@ INDEXER = Stage(
 )
 RECORDER = Stage(
     "recorder",
-    reads=(INDEX_COMMITS, DEAD_LETTERS, ANSWERS),
+    reads=(INDEX_COMMITS, DEAD_LETTERS),
     writes=(),
     stores=("PostgreSQL",),
-    summary="projects outcomes, dead letters and answers into tables for people",
+    summary="projects outcomes and dead letters into tables for people",
 )
 ANSWERER = Stage(
     "answerer",

@@ -1,0 +1,380 @@
+"""The fate of every record, decided in one file. Handlers never ack, commit, sleep or catch.
+
+A handler gets a batch of records and does its work idempotently. What happens next depends on how it ends:
+
+======================  =============================================================================================
+it returns              the offsets behind the batch are committed, short of records that the handler still holds
+``PermanentError``      the one record at fault goes to the dead letters with its cause; the others are not disturbed
+``TransientError``      the batch is tried again, a few times with exponential backoff; then as ``PermanentError``
+``Unavailable``         the partitions are paused and rewound; nothing is lost, lag grows until the dependency is back
+anything else           a bug: traceback, nothing committed, the process stops. A record that brought the process down
+                        ``MAX_CRASHES`` times goes to the dead letters, so that one record cannot stop a partition
+======================  =============================================================================================
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream.kafka import KafkaRouter
+from faststream.kafka.message import KafkaMessage
+from faststream.middlewares import AckPolicy
+
+from consumers.dead_letters import dead_letter_headers
+from consumers.lanes import Lanes
+from consumers.outbox import Outbox
+from schemas.pipeline import IndexCommitted, Lane
+from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic
+from streams.errors import PermanentError, TransientError, Unavailable
+from streams.records import Record
+from streams.topology import Stage
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+BACKOFF_S = (0.2, 2.0)
+"""First and longest pause between attempts; together with jitter far below a tenth of ``max_poll_interval_ms``."""
+HOLD_S = (0.5, 10.0)
+"""First and longest time for which partitions are paused while a dependency is down."""
+MAX_CRASHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A record that can never succeed, found by a handler in the middle of a batch."""
+
+    record: Record
+    error: PermanentError
+    revision: int | None = None
+    """Of the document's change, where the handler had found it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """How a handler left a batch."""
+
+    failures: Sequence[Failure] = ()
+    holding: Mapping[int, int] = field(default_factory=dict)
+    """Lowest offset per partition that must not be committed yet, because its work is not finished."""
+    later: Awaitable[Mapping[int, int]] | None = None
+    """Ends when held work of the batch is finished, with the offset per partition that may be committed then."""
+
+
+Handler = Callable[[Sequence[Record]], Awaitable[Handled | None]]
+
+
+class CrashCounter(Protocol):
+    """Remembers across restarts which record a process died of."""
+
+    def count(self, group: str, record_name: str) -> int:
+        """How often this record had brought a process of the group down when this one started."""
+        ...
+
+    async def add(self, group: str, record_name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """How a consumer group reads a topic."""
+
+    topic: Topic
+    lane: Lane = Lane.INTERACTIVE
+    max_records: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """What every consumer of ours sets explicitly, since the defaults lose or repeat work."""
+
+    prefix: str
+    group_instance_id: str | None
+    session_timeout_ms: int
+    max_poll_interval_ms: int
+
+
+class Delivery:
+    """Subscribes handlers of one stage, and turns how they end into fates."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        outbox: Outbox,
+        lanes: Lanes,
+        settings: ConsumerSettings,
+        crashes: CrashCounter,
+        on_bug: Callable[[BaseException], None],
+        outcome_of: Callable[[Failure], IndexCommitted | None],
+    ) -> None:
+        self._stage = stage
+        self._outbox = outbox
+        self._lanes = lanes
+        self._settings = settings
+        self._crashes = crashes
+        self._on_bug = on_bug
+        self._outcome_of = outcome_of
+        self._background: set[asyncio.Task[None]] = set()
+        self._holds: dict[str, int] = {}
+        self.moved_at: dict[str, float] = {}
+        """Loop time at which each topic last moved forward; liveness looks at it."""
+
+    def subscribe(
+        self,
+        router: KafkaRouter,
+        subscription: Subscription,
+        handler: Handler,
+        *,
+        on_assigned: Callable[[frozenset[int]], None] | None = None,
+    ) -> None:
+        """Have ``handler`` called with batches of the topic's records, in order per partition, one batch at a time."""
+        name = self._topic_name(subscription.topic)
+
+        async def on_batch(batch: "_Batch") -> None:
+            await self._deliver(batch, subscription, handler)
+
+        interactive = subscription.lane is Lane.INTERACTIVE
+        router.subscriber(
+            name,
+            batch=True,
+            # A group per stage and topic: a rebalance of one lane does not stop the others.
+            group_id=self._group_of(subscription),
+            group_instance_id=self._instance_of(subscription),
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=self._settings.session_timeout_ms,
+            heartbeat_interval_ms=max(200, self._settings.session_timeout_ms // 3),
+            max_poll_interval_ms=self._settings.max_poll_interval_ms,
+            max_records=subscription.max_records,
+            # FastStream sleeps this long after an empty poll, so it is a delay as well as a time-out.
+            batch_timeout_ms=10 if interactive else 50,
+            fetch_max_wait_ms=500,
+            parser=_keep_raw,
+            decoder=_as_batch,
+            listener=_Assignments(on_assigned),
+        )(on_batch)
+
+    async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
+        topic = subscription.topic.name
+        records = [_record(raw, topic) for raw in batch.raw]
+        async with self._lanes.turn(subscription.lane):
+            try:
+                handled = await self._attempt(records, handler)
+                for failure in handled.failures:
+                    await self._bury(failure)
+                await batch.commit(handled.holding)
+                if handled.later is not None:
+                    self._start(self._commit_later(batch, handled.later))
+            except Unavailable as error:
+                self._hold(batch, topic, error)
+            except Exception as error:
+                # Ours to mend. Nothing of the batch is committed, and no later batch may commit past it.
+                batch.pause_and_rewind()
+                log.critical("bug_stops_the_process", exc_info=error, extra={"stage": self._stage.name})
+                self._on_bug(error)
+            else:
+                self._holds.pop(topic, None)
+                self.moved_at[topic] = asyncio.get_running_loop().time()
+
+    async def _commit_later(self, batch: "_Batch", later: Awaitable[Mapping[int, int]]) -> None:
+        """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""
+        try:
+            await batch.commit_at(await later)
+        except Unavailable as error:
+            log.warning("commit_postponed", extra={"stage": self._stage.name, "cause": error.detail})
+        except Exception as error:
+            log.critical("bug_stops_the_process", exc_info=error, extra={"stage": self._stage.name})
+            self._on_bug(error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _attempt(self, records: Sequence[Record], handler: Handler) -> Handled:
+        """Run the handler; when it ends badly, find the one record at fault by halving."""
+        doomed = [record for record in records if self._crashes.count(self._stage.group, record.name) >= MAX_CRASHES]
+        if doomed:
+            error = PermanentError("crashed-the-process", f"processing it ended the process {MAX_CRASHES} times")
+            handled = await self._attempt([record for record in records if record not in doomed], handler)
+            return Handled((*handled.failures, *(Failure(record, error) for record in doomed)), handled.holding)
+        if not records:
+            return Handled()
+        try:
+            return await self._with_retries(records, handler)
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(records) > 1:
+                first = await self._attempt(records[: len(records) // 2], handler)
+                second = await self._attempt(records[len(records) // 2 :], handler)
+                return Handled((*first.failures, *second.failures), {**first.holding, **second.holding})
+            if isinstance(error, PermanentError):
+                return Handled((Failure(records[0], error),))
+            await self._crashes.add(self._stage.group, records[0].name)
+            raise
+
+    async def _with_retries(self, records: Sequence[Record], handler: Handler) -> Handled:
+        for attempt in range(1, MAX_ATTEMPTS):
+            try:
+                return await handler(records) or Handled()
+            except TransientError as error:
+                log.warning(
+                    "attempt_failed", extra={"stage": self._stage.name, "attempt": attempt, "cause": str(error)}
+                )
+                await asyncio.sleep(_growing(BACKOFF_S, attempt))
+        try:
+            return await handler(records) or Handled()
+        except TransientError as error:
+            raise PermanentError("retries-exhausted", f"{MAX_ATTEMPTS} attempts; the last: {error}") from error
+
+    async def _bury(self, failure: Failure) -> None:
+        """Publish the dead letter and the public outcome; both are acknowledged before the offset is committed."""
+        record, error = failure.record, failure.error
+        outcome = self._outcome_of(failure)
+        letter = dead_letter_headers(
+            record,
+            reason=error.reason,
+            detail=error.detail,
+            stage=self._stage.name,
+            group=self._stage.group,
+            attempts=MAX_ATTEMPTS if error.reason == "retries-exhausted" else 1,
+            died_at=datetime.now(UTC),
+            revision=failure.revision if outcome is None else outcome.revision,
+            event_id=None if outcome is None else outcome.event_id,
+        )
+        async with self._outbox.sending() as sending:
+            await sending.raw(DEAD_LETTERS, key=record.key, value=record.value, headers=letter)
+            if outcome is not None:
+                key, partition = outcome.key.encode(), outcome.origin.partition
+                await sending.event(INDEX_COMMITS, outcome, key=key, partition=partition)
+        log.error(
+            "record_dead_lettered",
+            extra={
+                "reason": error.reason,
+                "stage": self._stage.name,
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+            },
+        )
+
+    def _hold(self, batch: "_Batch", topic: str, error: Unavailable) -> None:
+        """Pause and rewind; polling goes on, so the group keeps its members. Resume after a growing pause."""
+        self._holds[topic] = self._holds.get(topic, 0) + 1
+        hold_s = _growing(HOLD_S, self._holds[topic])
+        batch.pause_and_rewind()
+        fields = {"dependency": error.dependency, "cause": error.detail, "stage": self._stage.name, "topic": topic}
+        log.warning("partitions_held", extra=fields | {"hold_s": round(hold_s, 2)})
+        self._start(batch.resume_after(hold_s))
+
+    def _topic_name(self, topic: Topic) -> str:
+        return f"{self._settings.prefix}.{topic.name}" if self._settings.prefix else topic.name
+
+    def _group_of(self, subscription: Subscription) -> str:
+        group = f"{self._stage.group}.{subscription.topic.name.removeprefix('leat.').rsplit('.', 1)[0]}"
+        return f"{self._settings.prefix}.{group}" if self._settings.prefix else group
+
+    def _instance_of(self, subscription: Subscription) -> str | None:
+        instance = self._settings.group_instance_id
+        return None if instance is None else f"{instance}-{subscription.topic.name}"
+
+
+class _Batch:
+    """Records as they came, and the consumer that fetched them."""
+
+    def __init__(self, message: KafkaMessage) -> None:
+        self.raw: tuple[ConsumerRecord, ...] = tuple(message.raw_message)
+        self._consumer: Any = message.consumer
+        self._first: dict[TopicPartition, int] = {}
+        self._behind: dict[TopicPartition, int] = {}
+        for raw in self.raw:
+            partition = TopicPartition(raw.topic, raw.partition)
+            self._first.setdefault(partition, raw.offset)
+            self._behind[partition] = raw.offset + 1
+
+    async def commit(self, holding: Mapping[int, int]) -> None:
+        """Commit what is finished without a gap: up to the lowest offset that is still held, per partition.
+
+        Partitions that were taken away meanwhile belong to another member, who repeats the work.
+        """
+        await self._commit({tp: min(offset, holding.get(tp.partition, offset)) for tp, offset in self._behind.items()})
+
+    async def commit_at(self, offsets: Mapping[int, int]) -> None:
+        """Commit exactly these offsets, for partitions of the batch."""
+        await self._commit({tp: offsets[tp.partition] for tp in self._behind if tp.partition in offsets})
+
+    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        mine = {tp: offset for tp, offset in offsets.items() if tp in self._consumer.assignment()}
+        if not mine:
+            return
+        try:
+            await self._consumer.commit(mine)
+        except (CommitFailedError, IllegalStateError) as error:
+            log.warning("commit_refused", extra={"cause": type(error).__name__})
+        except KafkaError as error:
+            raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
+
+    def pause_and_rewind(self) -> None:
+        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
+        if mine:
+            self._consumer.pause(*mine)
+        for tp in mine:
+            self._consumer.seek(tp, self._first[tp])
+
+    async def resume_after(self, hold_s: float) -> None:
+        await asyncio.sleep(hold_s)
+        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
+        if mine:
+            self._consumer.resume(*mine)
+
+
+class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Tells a handler with memory that partitions begin again at their committed offsets."""
+
+    def __init__(self, on_assigned: Callable[[frozenset[int]], None] | None) -> None:
+        self._on_assigned = on_assigned
+
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        pass
+
+    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        if self._on_assigned is not None:
+            self._on_assigned(frozenset(tp.partition for tp in assigned))
+
+
+async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
+    """FastStream's own parser decodes headers and raises on a null or non-UTF-8 one; the record would be skipped."""
+    message = await default(tuple(replace(record, headers=()) for record in raw))
+    message.raw_message = raw
+    return message
+
+
+async def _as_batch(message: KafkaMessage) -> _Batch:
+    return _Batch(message)
+
+
+def _record(raw: ConsumerRecord, topic: str) -> Record:
+    return Record(
+        topic=topic,
+        partition=raw.partition,
+        offset=raw.offset,
+        accepted_at=datetime.fromtimestamp(raw.timestamp / 1000, UTC),
+        key=raw.key,
+        value=raw.value,
+        headers=tuple(raw.headers),
+    )
+
+
+def _growing(bounds_s: tuple[float, float], attempt: int) -> float:
+    """Exponential backoff with full jitter above half (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+    first, longest = bounds_s
+    ceiling = min(longest, first * 2 ** (attempt - 1))
+    return float(ceiling * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret

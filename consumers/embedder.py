@@ -1,0 +1,133 @@
+"""Group ``leat.embedder``: embeds the passages that no one has embedded before.
+
+The vector cache is written before the event is published, so an indexer that misses the event, or sees it too early,
+finds the vectors there.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from faststream.kafka import KafkaRouter
+from streams.chunk import embedded_text
+
+from consumers.decoding import decoded
+from consumers.delivery import Delivery, Handled, Subscription
+from consumers.lanes import Lanes
+from consumers.outbox import Outbox
+from schemas.documents import Change
+from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, Lane, PassageVector
+from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, Topic
+from streams.model import EmbeddingModel, FloatVector
+from streams.ports import Catalog, DocumentLedger, Embedder, VectorCache
+from streams.records import Record
+
+# Texts per call of the bulk lane: a second or less of all-MiniLM, the longest that an edit waits behind a load.
+BULK_SLICE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderParts:
+    """What the embedder needs from the outside world."""
+
+    catalog: Catalog
+    ledger: DocumentLedger
+    cache: VectorCache
+    embedder_of: Callable[[EmbeddingModel], Awaitable[Embedder]]
+
+
+def router(delivery: Delivery, parts: EmbedderParts, *, outbox: Outbox, lanes: Lanes) -> KafkaRouter:
+    """Subscribe the embedder to both lanes of passages."""
+    router = KafkaRouter()
+    interactive = _Embedding(parts, EMBEDDINGS, outbox=outbox, lanes=None)
+    bulk = _Embedding(parts, EMBEDDINGS_BULK, outbox=outbox, lanes=lanes)
+    delivery.subscribe(router, Subscription(CHUNKS, max_records=50), interactive.on_documents_chunked)
+    bulk_lane = Subscription(CHUNKS_BULK, lane=Lane.BULK, max_records=64)
+    delivery.subscribe(router, bulk_lane, bulk.on_documents_chunked)
+    return router
+
+
+class _Embedding:
+    """The handler of one lane."""
+
+    def __init__(self, parts: EmbedderParts, topic: Topic, *, outbox: Outbox, lanes: Lanes | None) -> None:
+        self._parts = parts
+        self._topic = topic
+        self._outbox = outbox
+        self._lanes = lanes
+
+    async def on_documents_chunked(self, records: Sequence[Record]) -> Handled:
+        """Embed what is missing across all documents of the batch, then say so document by document."""
+        events, failures = decoded(records, DocumentChunked)
+        chunked = [event for _, event in events if event.change is not Change.DELETE]
+        heads = await self._parts.ledger.heads(list({event.key for event in chunked}))
+        current = [event for event in chunked if heads.get(event.key, event.revision) <= event.revision]
+        for model, tenant, batch in await self._by_model(current):
+            await self._embed(model, tenant, batch)
+        return Handled(failures)
+
+    async def _by_model(
+        self, events: Iterable[DocumentChunked]
+    ) -> list[tuple[EmbeddingModel, str, list[DocumentChunked]]]:
+        groups: dict[tuple[str, str], tuple[EmbeddingModel, str, list[DocumentChunked]]] = {}
+        for event in events:
+            generation = await self._parts.catalog.generation(event.generation_id)
+            if generation is None:
+                continue  # retired meanwhile
+            name = (generation.model.fingerprint, event.key.tenant)
+            groups.setdefault(name, (generation.model, event.key.tenant, []))[2].append(event)
+        return list(groups.values())
+
+    async def _embed(self, model: EmbeddingModel, tenant: str, events: list[DocumentChunked]) -> None:
+        wanted = {passage.content_hash: passage for event in events for passage in event.passages}
+        known = await self._parts.cache.get(tenant, model.fingerprint, list(wanted))
+        fresh = await self._compute(model, tenant, [wanted[digest] for digest in wanted if digest not in known])
+        async with self._outbox.sending() as sending:
+            for event in events:
+                embedded = _embedded(event, model, fresh)
+                await sending.event(self._topic, embedded, key=event.key.encode(), partition=event.origin.partition)
+
+    async def _compute(
+        self, model: EmbeddingModel, tenant: str, passages: Sequence[ChunkedPassage]
+    ) -> dict[bytes, FloatVector]:
+        """Embed and cache, slice by slice; what an interrupted batch has finished is not lost."""
+        fresh: dict[bytes, FloatVector] = {}
+        if not passages:
+            return fresh
+        embedder = await self._parts.embedder_of(model)
+        # Texts of like length share a batch without padding.
+        ordered = sorted(passages, key=lambda passage: passage.tokens)
+        step = len(ordered) if self._lanes is None else BULK_SLICE
+        for begin in range(0, len(ordered), step):
+            if self._lanes is not None:
+                await self._lanes.give_way()
+            part = ordered[begin : begin + step]
+            matrix = await embedder.embed_passages([embedded_text(p.heading_path, p.text) for p in part])
+            vectors = {passage.content_hash: row for passage, row in zip(part, matrix, strict=True)}
+            tokens = sum(passage.tokens for passage in part)
+            await self._parts.cache.put(tenant, model.fingerprint, vectors, tokens=tokens)
+            fresh |= vectors
+        return fresh
+
+
+def _embedded(event: DocumentChunked, model: EmbeddingModel, fresh: dict[bytes, FloatVector]) -> DocumentEmbedded:
+    vectors = []
+    tokens = 0
+    for digest, passage in {p.content_hash: p for p in event.passages}.items():
+        row = fresh.get(digest)
+        raw = None if row is None else np.ascontiguousarray(row, dtype="<f4").tobytes()
+        tokens += 0 if row is None else passage.tokens
+        vectors.append(PassageVector(content_hash=digest, vector=raw))
+    return DocumentEmbedded(
+        key=event.key,
+        generation_id=event.generation_id,
+        revision=event.revision,
+        origin=event.origin,
+        embedding_fingerprint=model.fingerprint,
+        part=event.part,
+        parts=event.parts,
+        vectors=tuple(vectors),
+        tokens_embedded=tokens,
+        embedded_at=datetime.now(UTC),
+    )

@@ -1,0 +1,205 @@
+"""Group ``leat.indexer``: words first, meaning next.
+
+A revision is written in this order: its new points, then the manifest in one transaction behind the fence, later the
+sweep of dead points. A crash between two of these leaves nothing that a reader could see.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import numpy as np
+from faststream.kafka import KafkaRouter
+
+from consumers.decoding import decoded
+from consumers.delivery import Delivery, Handled, Subscription
+from consumers.lanes import Lanes
+from consumers.outbox import Outbox
+from schemas.documents import DocumentKey
+from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Lane, Outcome
+from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS
+from streams.assemble import Assembler
+from streams.index import IndexPlan, plan, text_of
+from streams.model import FloatVector, Generation, GenerationState
+from streams.outcomes import superseded
+from streams.ports import Catalog, ManifestStore, SparseEncoder, VectorCache, VectorIndex
+from streams.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class IndexerParts:
+    """What the indexer needs from the outside world."""
+
+    catalog: Catalog
+    manifests: ManifestStore
+    cache: VectorCache
+    index: VectorIndex
+    sparse: SparseEncoder
+
+
+def router(delivery: Delivery, parts: IndexerParts, *, outbox: Outbox, lanes: Lanes) -> KafkaRouter:
+    """Subscribe the indexer to passages and vectors of both lanes."""
+    router = KafkaRouter()
+    for topic, lane, max_records in ((CHUNKS, Lane.INTERACTIVE, 100), (CHUNKS_BULK, Lane.BULK, 64)):
+        words = Words(parts, outbox=outbox)
+        delivery.subscribe(
+            router,
+            Subscription(topic, lane=lane, max_records=max_records),
+            words.on_documents_chunked,
+            on_assigned=words.on_assigned,
+        )
+    meaning = Meaning(parts)
+    for topic, lane in ((EMBEDDINGS, Lane.INTERACTIVE), (EMBEDDINGS_BULK, Lane.BULK)):
+        delivery.subscribe(router, Subscription(topic, lane=lane, max_records=100), meaning.on_documents_embedded)
+    return router
+
+
+class Words:
+    """Makes revisions searchable by words, and by meaning as far as their vectors are known already."""
+
+    def __init__(self, parts: IndexerParts, *, outbox: Outbox) -> None:
+        self._parts = parts
+        self._outbox = outbox
+        self._assembler = Assembler()
+        self._spaces: set[str] = set()
+
+    def on_assigned(self, partitions: frozenset[int]) -> None:
+        """Partitions begin again at their committed offset; half-collected revisions will come again."""
+        self._assembler.forget(partitions)
+
+    async def on_documents_chunked(self, records: Sequence[Record]) -> Handled:
+        """Index the newest complete revision of each document in the batch."""
+        parts, failures = decoded(records, DocumentChunked)
+        newest: dict[tuple[int, DocumentKey], DocumentChunked] = {}
+        outcomes: list[IndexCommitted] = []
+        for record, part in parts:
+            whole = self._assembler.add(part, partition=record.partition, offset=record.offset)
+            if whole is None:
+                continue
+            name = (whole.generation_id, whole.key)
+            loser, winner = _in_order(newest.get(name), whole)
+            newest[name] = winner
+            if loser is not None:
+                outcomes.append(_superseded(loser, winner.revision))
+        for generation_id in {generation_id for generation_id, _ in newest}:
+            batch = [whole for (of, _), whole in newest.items() if of == generation_id]
+            outcomes.extend(await self._index(generation_id, batch))
+        async with self._outbox.sending() as sending:
+            for outcome in outcomes:
+                key, partition = outcome.key.encode(), outcome.origin.partition
+                await sending.event(INDEX_COMMITS, outcome, key=key, partition=partition)
+        return Handled(failures, self._assembler.holding())
+
+    async def _index(self, generation_id: int, batch: list[DocumentChunked]) -> list[IndexCommitted]:
+        generation = await self._parts.catalog.generation(generation_id)
+        if generation is None or generation.state is GenerationState.RETIRED:
+            return []
+        if generation.space not in self._spaces:
+            await self._parts.index.ensure_space(generation.space, generation.model.dimensions)
+            self._spaces.add(generation.space)
+        plans = await self._plan(generation, batch)
+        await self._write_points(generation, plans)
+        applied = await self._parts.manifests.flip([planned.flip for planned in plans])
+        await self._catch_up_vectors(generation, plans, applied)
+        if generation.state is not GenerationState.SERVING:
+            return []
+        return [_outcome(whole, planned, ok) for whole, planned, ok in zip(batch, plans, applied, strict=True)]
+
+    async def _plan(self, generation: Generation, batch: list[DocumentChunked]) -> list[IndexPlan]:
+        manifests = await self._parts.manifests.read(generation.generation_id, [whole.key for whole in batch])
+        return [plan(whole, manifests.get(whole.key), generation=generation) for whole in batch]
+
+    async def _write_points(self, generation: Generation, plans: list[IndexPlan]) -> None:
+        born = [passage for planned in plans for passage in planned.born]
+        if not born:
+            return
+        texts = [text_of(passage) for passage in born]
+        sparse = await asyncio.to_thread(self._parts.sparse.encode_passages, texts)
+        points, begin = [], 0
+        for planned in plans:
+            points.extend(planned.points(sparse[begin : begin + len(planned.born)]))
+            begin += len(planned.born)
+        await self._parts.index.upsert(generation.space, points)
+
+    async def _catch_up_vectors(self, generation: Generation, plans: list[IndexPlan], applied: list[bool]) -> None:
+        """Give cached vectors to the points just born.
+
+        This comes after the flip on purpose: an embedder that finished before the flip found no point to give its
+        vectors to, but it had cached them before.
+        """
+        keys = [planned.flip.key for planned, ok in zip(plans, applied, strict=True) if ok and planned.born]
+        await give_vectors(self._parts, generation, keys, {})
+
+
+class Meaning:
+    """Gives dense vectors to the points of revisions that are searchable by words."""
+
+    def __init__(self, parts: IndexerParts) -> None:
+        self._parts = parts
+
+    async def on_documents_embedded(self, records: Sequence[Record]) -> Handled:
+        """Vectors go to whichever live passages have that content; the revision that they came from does not matter."""
+        events, failures = decoded(records, DocumentEmbedded)
+        vectors: dict[int, dict[bytes, FloatVector]] = {}
+        keys: dict[int, set[DocumentKey]] = {}
+        for _, event in events:
+            found = vectors.setdefault(event.generation_id, {})
+            keys.setdefault(event.generation_id, set()).add(event.key)
+            for item in event.vectors:
+                if item.vector is not None:
+                    found[item.content_hash] = np.frombuffer(item.vector, dtype="<f4")
+        for generation_id, known in vectors.items():
+            generation = await self._parts.catalog.generation(generation_id)
+            if generation is not None and generation.state is not GenerationState.RETIRED:
+                await give_vectors(self._parts, generation, sorted(keys[generation_id]), known)
+        return Handled(failures)
+
+
+async def give_vectors(
+    parts: IndexerParts, generation: Generation, keys: Sequence[DocumentKey], known: dict[bytes, FloatVector]
+) -> None:
+    """Give vectors to the live passages of these documents that have none: those at hand, else those in the cache."""
+    if not keys:
+        return
+    missing = await parts.manifests.missing_vectors(generation.generation_id, keys)
+    absent = {digest for digest in missing.values() if digest not in known}
+    if absent:
+        known = known | await parts.cache.get(generation.tenant, generation.model.fingerprint, list(absent))
+    found: dict[UUID, FloatVector] = {point: known[digest] for point, digest in missing.items() if digest in known}
+    if not found:
+        return
+    vanished = await parts.index.update_vectors(generation.space, found)
+    await parts.manifests.mark_embedded(generation.generation_id, [point for point in found if point not in vanished])
+
+
+def _in_order(one: DocumentChunked | None, other: DocumentChunked) -> tuple[DocumentChunked | None, DocumentChunked]:
+    """(loser, winner) of two revisions; the very same revision twice has no loser."""
+    if one is None or one.revision == other.revision:
+        return None, other
+    return (one, other) if one.revision < other.revision else (other, one)
+
+
+def _superseded(loser: DocumentChunked, by: int) -> IndexCommitted:
+    return superseded(
+        loser.key, loser.change, revision=loser.revision, origin=loser.origin, by=by, at=datetime.now(UTC)
+    )
+
+
+def _outcome(whole: DocumentChunked, planned: IndexPlan, applied: bool) -> IndexCommitted:
+    return IndexCommitted(
+        key=whole.key,
+        outcome=Outcome.APPLIED if applied else Outcome.SUPERSEDED,
+        change=whole.change,
+        revision=whole.revision,
+        generation_id=whole.generation_id,
+        event_id=whole.origin.event_id,
+        origin=whole.origin,
+        reason=None if applied else "newer-change-known",
+        passages_added=len(planned.born),
+        passages_kept=planned.kept,
+        passages_removed=len(planned.flip.removed),
+        chunked_at=whole.chunked_at,
+        committed_at=datetime.now(UTC),
+    )

@@ -1,0 +1,55 @@
+"""Put the parts of a revision together again, and know what must not be committed until they are."""
+
+from dataclasses import dataclass, field
+
+from schemas.documents import DocumentKey
+from schemas.pipeline import DocumentChunked
+
+
+@dataclass(slots=True)
+class _Pending:
+    revision: int
+    digest: bytes
+    partition: int
+    first_offset: int
+    parts: dict[int, DocumentChunked] = field(default_factory=dict)
+
+
+class Assembler:
+    """Collects parts per (generation, document). Parts of other attempts (another digest) are never mixed in."""
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[int, DocumentKey], _Pending] = {}
+
+    def add(self, part: DocumentChunked, *, partition: int, offset: int) -> DocumentChunked | None:
+        """Take a part in; the whole revision, as one event, when it was the last one missing.
+
+        A newer revision or another attempt drops what was collected: the chunker publishes in order, so the rest of the
+        older one can no longer matter.
+        """
+        if part.parts == 1:
+            self._pending.pop((part.generation_id, part.key), None)
+            return part
+        name = (part.generation_id, part.key)
+        pending = self._pending.get(name)
+        if pending is None or (pending.revision, pending.digest) != (part.revision, part.digest):
+            pending = _Pending(part.revision, part.digest, partition, offset)
+            self._pending[name] = pending
+        pending.parts[part.part] = part
+        pending.first_offset = min(pending.first_offset, offset)
+        if len(pending.parts) < part.parts:
+            return None
+        del self._pending[name]
+        passages = tuple(passage for number in sorted(pending.parts) for passage in pending.parts[number].passages)
+        return pending.parts[1].model_copy(update={"passages": passages, "parts": 1})
+
+    def holding(self) -> dict[int, int]:
+        """Lowest offset per partition whose revision is not complete."""
+        lowest: dict[int, int] = {}
+        for pending in self._pending.values():
+            lowest[pending.partition] = min(lowest.get(pending.partition, pending.first_offset), pending.first_offset)
+        return lowest
+
+    def forget(self, partitions: frozenset[int]) -> None:
+        """Drop what belongs to partitions that start again at their committed offset."""
+        self._pending = {name: held for name, held in self._pending.items() if held.partition not in partitions}
