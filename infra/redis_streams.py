@@ -9,8 +9,10 @@ by itself when entries are missing (trimmed, expired, or lost with a Redis that 
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,8 +22,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from infra.redis_hub import Entry, EventId, StreamHub, Tail, entry_of
 from infra.redis_presence import ReaderPresence
-from schemas.answers import TERMINAL_EVENTS, RestartEvent, StreamEventName
+from schemas.answers import TERMINAL_EVENTS, QuestionAsked, RestartEvent, StreamEventName
 from streams.errors import StaleAttempt, StreamLost, Unavailable
+from streams.ports import Asker
 
 BEGINNING = EventId(0, 0)
 PAGE = 256
@@ -106,6 +109,27 @@ class RedisAnswerStream:
                         await asyncio.sleep(0)
         finally:
             self._presence.depart(question_id)
+
+    async def announce(self, question: QuestionAsked) -> None:
+        """Kept as long as a stream that ends at the question's deadline would be."""
+        remaining_s = max(0.0, (question.deadline_at - datetime.now(UTC)).total_seconds())
+        asker = {
+            "tenant": question.principal.tenant,
+            "subject": question.principal.subject,
+            "deadline_at": question.deadline_at.isoformat(),
+        }
+        async with self._command():
+            await self._redis.set(
+                f"{_key(question.question_id)}:asker", json.dumps(asker), ex=self._ttl_s + int(remaining_s)
+            )
+
+    async def asker(self, question_id: str) -> Asker | None:
+        async with self._command():
+            raw = await self._redis.get(f"{_key(question_id)}:asker")
+        if raw is None:
+            return None
+        asker = json.loads(raw)
+        return Asker(asker["tenant"], asker["subject"], datetime.fromisoformat(asker["deadline_at"]))
 
     async def exists(self, question_id: str) -> bool:
         async with self._command():

@@ -5,7 +5,7 @@ errors are named in the docstrings. Calls are idempotent: doing it twice is doin
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from schemas.access import Principal
@@ -262,6 +262,14 @@ class StoredAnswer(Protocol):
     def detail(self) -> str | None: ...
 
 
+class Asker(NamedTuple):
+    """Who asked a question that may still be unanswered."""
+
+    tenant: str
+    subject: str
+    deadline_at: datetime
+
+
 class AnswerStream(Protocol):
     """The tokens of an answer on their way to readers, in a Redis Stream per question.
 
@@ -291,6 +299,14 @@ class AnswerStream(Protocol):
             Unavailable: the buffer has not answered for some seconds.
             ValueError: ``after`` is not an id of a stream.
         """
+        ...
+
+    async def announce(self, question: QuestionAsked) -> None:
+        """Remember who asks, so that others may not read along before there is a stored answer."""
+        ...
+
+    async def asker(self, question_id: str) -> "Asker | None":
+        """Who asked; None when the question is not known, or was forgotten."""
         ...
 
     async def exists(self, question_id: str) -> bool: ...
@@ -323,12 +339,8 @@ class WatchedFiles(Protocol):
         """Exactly these deletions wait for approval now; approvals of those that stay are kept, others are dropped."""
         ...
 
-    async def withheld(self, folder: WatchedFolder) -> dict[str, bool]:
-        """Deletions that wait for approval, and whether a person has given it since."""
-        ...
-
-    async def approve(self, tenant: str, *, collection: str | None = None, root: str | None = None) -> int:
-        """A person agrees to the withheld deletions (of one collection, of one root). Returns how many."""
+    async def waiting(self, folder: WatchedFolder) -> dict[str, bool]:
+        """The withheld deletions, and whether a person has approved each since."""
         ...
 
     async def report_unreadable(self, folder: WatchedFolder, reasons: Mapping[str, str]) -> None:
