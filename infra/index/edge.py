@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import qdrant_edge as edge
@@ -48,7 +48,7 @@ _DIMENSIONS = "dimensions"
 
 
 class EdgeIndex:
-    """A ``VectorIndex`` over the shards of a folder. Open it before use; one instance per folder on the whole machine."""
+    """A ``VectorIndex`` over the shards of a folder. Open it before use; one instance per folder and machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -269,7 +269,7 @@ class _Shard:
         )
         with _translated("scroll"):
             records, _ = self._engine.scroll(request)
-        return [(record.id, bool(record.vector)) for record in records if record.id != after][:limit]
+        return [(_uuid(record.id), bool(record.vector)) for record in records if record.id != after][:limit]
 
     def count(self, generation_id: int) -> int:
         with _translated("count"):
@@ -285,7 +285,7 @@ class _Shard:
     ) -> tuple[Candidate, ...]:
         request = edge.QueryRequest(limit=limit, query=query, filter=visible, params=params, with_payload=False)
         with _translated("search"):
-            return tuple(Candidate(point_id=hit.id, score=hit.score) for hit in self._engine.query(request))
+            return tuple(Candidate(point_id=_uuid(hit.id), score=hit.score) for hit in self._engine.query(request))
 
 
 def _config(dimensions: int) -> edge.EdgeConfig:
@@ -310,8 +310,13 @@ def _payload_indexes() -> dict[str, edge.PayloadSchemaType]:
 def _engine_point(point: Point) -> edge.Point:
     sparse = edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))
     # A list is copied three times as fast as an array, whose items the binding asks for one by one.
-    vectors = {SPARSE: sparse} if point.dense is None else {SPARSE: sparse, DENSE: point.dense.tolist()}
+    vectors: dict[str, Any] = {SPARSE: sparse} if point.dense is None else {SPARSE: sparse, DENSE: point.dense.tolist()}
     return edge.Point(point.point_id, vectors, payload_fields(point.payload))
+
+
+def _uuid(point_id: int | str | UUID) -> UUID:
+    assert isinstance(point_id, UUID)  # every point of ours has one
+    return point_id
 
 
 def _visible(scope: IndexScope) -> edge.Filter:
@@ -330,5 +335,5 @@ def _translated(action: str) -> Iterator[None]:
         yield
     except (MemoryError, TypeError, LeatError):
         raise  # ours, not the engine's
-    except Exception as error:  # noqa: BLE001 - the engine has no exception type of its own
+    except Exception as error:
         raise TransientError(f"Qdrant Edge could not {action}: {error}") from error

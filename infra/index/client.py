@@ -1,0 +1,210 @@
+"""The index as the other processes see it: the port, over the socket of the index process."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from infra.index import wire
+from infra.index.labels import scopes_seen
+from streams.errors import Unavailable
+from streams.model import Candidates, FloatVector, IndexScope, Point, SparseVector
+
+# How long a call waits for an index process that is being restarted, before it says so.
+RECONNECT_S = 1.0
+RECONNECT_PAUSE_S = 0.05
+
+SEARCH_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 30.0
+# Deleting a generation of a million points, or creating a space on a slow disk.
+LONG_TIMEOUT_S = 600.0
+
+# Points per request: some 350 kB, so that neither side is busy with one frame for more than a few milliseconds.
+CHUNK_POINTS = 128
+
+READ_BUFFER_BYTES = 1024 * 1024
+
+
+class RemoteIndex:
+    """A ``VectorIndex`` served by another process. Connects when first needed, and again when the connection is lost.
+
+    Every call is idempotent, so one that loses its connection is sent once more to whoever answers then.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def check(self) -> None:
+        """Whether the index process answers. It has one thread, so an answer is progress.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        await self._call("ping", SEARCH_TIMEOUT_S)
+
+    async def ensure_space(self, space: str, dimensions: int) -> None:
+        """Create the space unless it is there.
+
+        Raises:
+            PermanentError: ``space-mismatch``, it is there with other dimensions.
+        """
+        await self._call("ensure_space", LONG_TIMEOUT_S, space=space, dimensions=dimensions)
+
+    async def upsert(self, space: str, points: Sequence[Point]) -> None:
+        for start in range(0, len(points), CHUNK_POINTS):
+            packed = wire.pack_points(points[start : start + CHUNK_POINTS])
+            await self._call("upsert", WRITE_TIMEOUT_S, space=space, points=packed)
+
+    async def update_vectors(self, space: str, vectors: Mapping[UUID, FloatVector]) -> frozenset[UUID]:
+        absent: set[UUID] = set()
+        ids = list(vectors)
+        for start in range(0, len(ids), CHUNK_POINTS):
+            part = ids[start : start + CHUNK_POINTS]
+            packed = wire.pack_vectors([vectors[point_id] for point_id in part])
+            reply = await self._call(
+                "update_vectors", WRITE_TIMEOUT_S, space=space, ids=wire.pack_ids(part), vectors=packed
+            )
+            absent.update(wire.unpack_ids(reply))
+        return frozenset(absent)
+
+    async def delete(self, space: str, point_ids: Sequence[UUID]) -> None:
+        if point_ids:
+            await self._call("delete", WRITE_TIMEOUT_S, space=space, ids=wire.pack_ids(point_ids))
+
+    async def delete_generation(self, space: str, generation_id: int) -> None:
+        await self._call("delete_generation", LONG_TIMEOUT_S, space=space, generation_id=generation_id)
+
+    async def search(
+        self, space: str, scope: IndexScope, *, dense: FloatVector | None, sparse: SparseVector | None, limit: int
+    ) -> Candidates:
+        """A space without points has no candidates.
+
+        Raises:
+            ValueError: the scope has no tenant.
+        """
+        scopes_seen(scope)  # an unscoped search does not leave this process
+        reply = await self._call(
+            "search",
+            SEARCH_TIMEOUT_S,
+            space=space,
+            scope=wire.pack_scope(scope),
+            query=wire.pack_query(dense, sparse),
+            limit=limit,
+        )
+        return wire.unpack_candidates(reply)
+
+    async def scroll(
+        self, space: str, generation_id: int, *, after: UUID | None, limit: int
+    ) -> list[tuple[UUID, bool]]:
+        ids, embedded = await self._call(
+            "scroll",
+            WRITE_TIMEOUT_S,
+            space=space,
+            generation_id=generation_id,
+            after=after.bytes if after else None,
+            limit=limit,
+        )
+        return list(zip(wire.unpack_ids(ids), embedded, strict=True))
+
+    async def count(self, space: str, generation_id: int) -> int:
+        return int(await self._call("count", SEARCH_TIMEOUT_S, space=space, generation_id=generation_id))
+
+    async def _call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    return await (await self._connected()).call(method, timeout_s, arguments)
+                except ConnectionError:
+                    return await (await self._connected()).call(method, timeout_s, arguments)
+        except TimeoutError as error:
+            raise Unavailable("index", f"no answer to {method} within {timeout_s:g} s") from error
+        except ConnectionError as error:
+            raise Unavailable("index", f"connection lost during {method}") from error
+
+    async def _connected(self) -> "_Connection":
+        async with self._connecting:
+            if self._connection is None or self._connection.lost:
+                self._connection = await _connect(self._socket)
+            return self._connection
+
+
+async def _connect(socket: Path) -> "_Connection":
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + RECONNECT_S
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(socket, limit=READ_BUFFER_BYTES)
+            return _Connection(reader, writer)
+        except OSError as error:
+            if loop.time() > give_up_at:
+                detail = f"nothing answers at {socket} ({error.strerror}); `leat run index` starts it"
+                raise Unavailable("index", detail, retry_after_s=RECONNECT_S) from error
+        await asyncio.sleep(RECONNECT_PAUSE_S)
+
+
+class _Connection:
+    """One connection with any number of calls under way."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._request_ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._receiving = asyncio.create_task(self._receive(reader), name="index-replies")
+        self.lost = False
+
+    async def call(self, method: str, timeout_s: float, arguments: dict[str, Any]) -> Any:
+        """Send a request and wait for its reply.
+
+        Raises:
+            ConnectionError: the connection was lost before the reply came.
+        """
+        if self.lost:
+            raise ConnectionResetError
+        request_id = next(self._request_ids)
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = reply
+        try:
+            self._writer.write(wire.frame([request_id, method, timeout_s, arguments]))
+            await self._writer.drain()
+            return await reply
+        except asyncio.CancelledError:
+            if not self.lost:
+                self._writer.write(wire.frame([request_id, "cancel"]))
+            raise
+        finally:
+            del self._waiting[request_id]
+
+    async def close(self) -> None:
+        self._receiving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._receiving
+
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                request_id, status, body = await wire.read_frame(reader)
+                reply = self._waiting.get(request_id)
+                if reply is None or reply.done():
+                    continue  # its caller has given up
+                if status == wire.OK:
+                    reply.set_result(body)
+                else:
+                    reply.set_exception(wire.unpack_error(status, body))
+        except (EOFError, OSError, ValueError):
+            pass  # whoever waits is told below
+        finally:
+            self.lost = True
+            for reply in self._waiting.values():
+                if not reply.done():
+                    reply.set_exception(ConnectionResetError())
+            self._writer.close()
