@@ -64,6 +64,8 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = os.path.realpath(root)
+        self.name = self._shown(self.root)
+        """The root as valid Unicode, for messages and as a key."""
 
     def identity(self) -> tuple[int, int]:
         """Device and inode: another one means that another folder is mounted or was put here.

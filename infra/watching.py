@@ -90,7 +90,7 @@ async def watch(
         RootGone: there is no readable folder and there has never been one. One that vanished is waited for.
     """
     folder = Folder(root)
-    watched = WatchedFolder(settings.tenant, collection, folder.root)
+    watched = WatchedFolder(settings.tenant, collection, folder.name)
     watcher = _Watcher(folder, watched, settings.max_document_bytes, changes, known, blobs, on_report or _ignore)
     await watcher.run(once=once)
 
@@ -204,7 +204,7 @@ class _Watcher:
     async def _approval_came(self) -> bool:
         if not self._withheld:
             return False
-        return any((await self._persistently(lambda: self._memory.withheld(self._watched))).values())
+        return any((await self._persistently(lambda: self._memory.waiting(self._watched))).values())
 
     async def _persistently(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do it; while the log, the blobs or the database are away, wait and do it again from what is then there."""
@@ -296,7 +296,7 @@ class _Watcher:
     # Looking at everything
 
     async def _catch_up(self) -> None:
-        withheld = await self._memory.withheld(self._watched)
+        withheld = await self._memory.waiting(self._watched)
         try:
             look = await asyncio.to_thread(self._folder.look)
         except RootGone as error:

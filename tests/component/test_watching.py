@@ -35,7 +35,7 @@ class Watching:
 
     @property
     def withheld(self) -> set[str]:
-        return set(self.memory.waiting.get(self.folder, {}))
+        return set(self.memory.withheld.get(self.folder, {}))
 
     def write(self, name: str, text: str = "some text") -> Path:
         path = self.root / name
@@ -194,13 +194,10 @@ async def test_a_file_that_stays_empty_is_published_empty(watching: Watching) ->
 
 
 async def test_names_that_are_not_utf8_are_percent_encoded(watching: Watching) -> None:
-    root = os.fsencode(watching.root)
-    with open(root + b"/caf\xe9.md", "w") as file:
-        file.write("before")
+    watching.write(os.fsdecode(b"caf\xe9.md"), "before")
     async with watching.running():
         assert watching.texts() == {"caf%E9.md": "before"}
-        with open(root + b"/na\xefve.md", "w") as file:
-            file.write("live")
+        watching.write(os.fsdecode(b"na\xefve.md"), "live")
         watching.write("other.md", "also")
         await until(lambda: watching.texts() == {"caf%E9.md": "before", "na%EFve.md": "live", "other.md": "also"})
 
@@ -291,7 +288,7 @@ async def test_a_folder_emptied_while_we_were_away_deletes_nothing_until_approve
     async with watching.running():
         assert len(watching.texts()) == 31
         assert len(watching.withheld) == 30
-        assert await watching.memory.approve("default") == 30
+        assert await watching.memory.approve("default", "default") == 30
         await until(lambda: watching.texts() == {"new.md": "new"})
         await until(lambda: not watching.withheld)
 

@@ -50,7 +50,7 @@ class InMemoryChangeLog:
 class InMemoryWatchedFiles:
     def __init__(self) -> None:
         self.files: dict[WatchedFolder, dict[str, FileState]] = {}
-        self.waiting: dict[WatchedFolder, dict[str, bool]] = {}
+        self.withheld: dict[WatchedFolder, dict[str, bool]] = {}
         self.unreadable: dict[WatchedFolder, dict[str, str]] = {}
 
     async def load(self, folder: WatchedFolder) -> dict[str, FileState]:
@@ -65,18 +65,19 @@ class InMemoryWatchedFiles:
             files.pop(document_id, None)
 
     async def withhold(self, folder: WatchedFolder, document_ids: Iterable[str]) -> None:
-        before = self.waiting.get(folder, {})
-        self.waiting[folder] = {name: before.get(name, False) for name in document_ids}
+        before = self.withheld.get(folder, {})
+        self.withheld[folder] = {name: before.get(name, False) for name in document_ids}
 
-    async def withheld(self, folder: WatchedFolder) -> dict[str, bool]:
-        return dict(self.waiting.get(folder, {}))
+    async def waiting(self, folder: WatchedFolder) -> dict[str, bool]:
+        return dict(self.withheld.get(folder, {}))
 
-    async def approve(self, tenant: str, *, collection: str | None = None, root: str | None = None) -> int:
+    async def approve(self, tenant: str, collection: str) -> int:
+        """What the command does: let the watcher delete everything that waits."""
         count = 0
-        for folder, waiting in self.waiting.items():
-            if folder.tenant == tenant and collection in (None, folder.collection) and root in (None, folder.root):
+        for folder, waiting in self.withheld.items():
+            if folder[:2] == (tenant, collection):
                 count += sum(not approved for approved in waiting.values())
-                self.waiting[folder] = dict.fromkeys(waiting, True)
+                self.withheld[folder] = dict.fromkeys(waiting, True)
         return count
 
     async def report_unreadable(self, folder: WatchedFolder, reasons: Mapping[str, str]) -> None:
