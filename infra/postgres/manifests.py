@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from infra.postgres.flip import replace_passages
+from infra.postgres.ledger import columns_of
 from infra.postgres.pool import Connection, Pool, Row
 from schemas.documents import Change, DocumentKey
 from streams.model import Flip, Manifest, ManifestPassage
@@ -22,26 +23,19 @@ order by n, p.ordinal
 # The fence, and what follows from passing it for the document: nothing is pending and nothing has failed up to this
 # revision. Of a document that nobody admitted there is nothing to say: no row, which is a refusal.
 #
-# An access change has no attributes of its own, and keeps those that are there.
-#
-# $1 number in the batch, $2 generation, $3-$5 key, $6 revision, $7 deleted, $8 attributes given, $9-$13 attributes,
-# $14-$17 origin, $18 chunked at.
+# $1 number in the batch, $2 generation, $3-$5 key, $6 revision, $7 deleted, $8-$12 attributes, $13-$16 origin, $17
+# chunked at.
 _FENCE = """
 with passed as (
     insert into manifests as m (
         generation_id, document_key, applied_revision, deleted, title, url, content_type, size_bytes, metadata,
         epoch, partition, record_offset, accepted_at, chunked_at, searchable_at)
-    select $2::bigint, document_key, $6::bigint, $7::boolean, $9::text, $10::text, $11::text, $12::bigint, $13::jsonb,
-           $14::integer, $15::integer, $16::bigint, $17::timestamptz, $18::timestamptz, clock_timestamp()
+    select $2::bigint, document_key, $6::bigint, $7::boolean, $8::text, $9::text, $10::text, $11::bigint, $12::jsonb,
+           $13::integer, $14::integer, $15::bigint, $16::timestamptz, $17::timestamptz, clock_timestamp()
     from documents where tenant = $3 and collection = $4 and document_id = $5
     on conflict (generation_id, document_key) do update set
-        applied_revision = $6, deleted = $7,
-        title = case when $8::boolean then $9 else m.title end,
-        url = case when $8 then $10 else m.url end,
-        content_type = case when $8 then $11 else m.content_type end,
-        size_bytes = case when $8 then $12 else m.size_bytes end,
-        metadata = case when $8 then $13 else m.metadata end,
-        epoch = $14, partition = $15, record_offset = $16, accepted_at = $17, chunked_at = $18,
+        applied_revision = $6, deleted = $7, title = $8, url = $9, content_type = $10, size_bytes = $11, metadata = $12,
+        epoch = $13, partition = $14, record_offset = $15, accepted_at = $16, chunked_at = $17,
         searchable_at = clock_timestamp()
     where m.applied_revision < $6
     returning document_key
@@ -98,7 +92,7 @@ class PostgresManifestStore:
         self._pool = pool
 
     async def read(self, generation_id: int, keys: Sequence[DocumentKey]) -> dict[DocumentKey, Manifest]:
-        rows = await self._pool.fetch(_READ, generation_id, *_columns(keys))
+        rows = await self._pool.fetch(_READ, generation_id, *columns_of(keys))
         of_document: defaultdict[int, list[Row]] = defaultdict(list)
         for row in rows:
             of_document[row["n"]].append(row)
@@ -123,7 +117,7 @@ class PostgresManifestStore:
         return accepted
 
     async def missing_vectors(self, generation_id: int, keys: Sequence[DocumentKey]) -> dict[UUID, bytes]:
-        rows = await self._pool.fetch(_MISSING_VECTORS, generation_id, *_columns(keys))
+        rows = await self._pool.fetch(_MISSING_VECTORS, generation_id, *columns_of(keys))
         return {row["point_id"]: row["content_hash"] for row in rows}
 
     async def mark_embedded(self, generation_id: int, point_ids: Sequence[UUID]) -> None:
@@ -178,7 +172,6 @@ def _fence_arguments(n: int, flip: Flip) -> tuple[Any, ...]:
         *flip.key,
         flip.revision,
         flip.change is Change.DELETE,
-        attributes is not None or flip.change is not Change.ACCESS,
         attributes.title if attributes else "",
         attributes.url if attributes else None,
         attributes.content_type if attributes else "",
@@ -213,7 +206,3 @@ def _passage_of(row: Row) -> ManifestPassage:
         end=row["end_offset"],
         tokens=row["tokens"],
     )
-
-
-def _columns(keys: Sequence[DocumentKey]) -> tuple[list[str], list[str], list[str]]:
-    return [key.tenant for key in keys], [key.collection for key in keys], [key.document_id for key in keys]

@@ -53,6 +53,9 @@ create table documents (
     -- before the index has followed, and text from before a deletion cannot shine through a re-creation.
     invisible_upto  bigint not null default -1,
     content_revision bigint,                -- newest upsert
+    content_epoch     integer,              -- where its record stands in the log; null: deleted
+    content_partition integer,
+    content_offset    bigint,
     access_level    smallint not null check (access_level between 0 and 3),
     allowed_groups  text[] not null default '{}',   -- empty: every group
     epoch           integer not null,
@@ -289,3 +292,12 @@ select
 from documents d
 left join generations g on g.tenant = d.tenant and g.collection = d.collection and g.state = 'serving'
 left join manifests m on m.generation_id = g.generation_id and m.document_key = d.document_key;
+
+-- Records that a process died of, per consumer group: after three times a record goes to the dead letters.
+create table crashes (
+    consumer_group text not null,
+    record_name    text not null,          -- topic/partition/offset
+    times          integer not null,
+    last_at        timestamptz not null default now(),
+    primary key (consumer_group, record_name)
+);
