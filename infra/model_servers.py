@@ -1,10 +1,9 @@
 """Model servers over HTTP: what their failures mean, the same for embedding and generation.
 
-Ollama is spoken to through the ``ollama`` package, OpenAI-compatible endpoints through ``httpx`` (on which the former is
-built), so both fail alike.
+Ollama is spoken to through the ``ollama`` package, OpenAI-compatible endpoints through ``httpx``, on which the former
+is built, so both fail alike.
 """
 
-import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,8 +115,3 @@ def _message(response: httpx.Response) -> str:
         return str(error["message"] if isinstance(error, dict) else error)
     except (httpx.ResponseNotRead, ValueError, KeyError, TypeError):
         return f"status {response.status_code}"
-
-
-def seconds_left(deadline: float) -> float:
-    """From now to a time of the running loop, at least 0."""
-    return max(0.0, deadline - asyncio.get_running_loop().time())

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
         "llama3.1", validation_alias=_also("OLLAMA_MODEL", "OLLAMA_LLM_MODEL"), description="Generation model."
     )
     ollama_embed_model: str = Field("nomic-embed-text", description="Embedding model in Ollama.")
+    ollama_num_ctx: int = Field(
+        8192, ge=512, description="Tokens of prompt and answer that the generation model in Ollama holds."
+    )
     openai_base_url: str | None = Field(
         None, description="An OpenAI-compatible endpoint (vLLM, LiteLLM), ending in /v1."
     )
@@ -115,6 +118,10 @@ class Settings(BaseSettings):
         None, description="The administrator's token. Unset: made at start, in run.json."
     )
     answer_timeout_s: float = Field(60.0, description="An answer that is not finished by then ends as failed.")
+    first_token_timeout_s: float = Field(
+        10.0, description="Longest wait for a loaded model's first token; more where large models run on a CPU."
+    )
+    token_timeout_s: float = Field(5.0, description="Longest pause of a model between two tokens.")
     answer_grace_s: float = Field(30.0, description="How long generation goes on after the last reader has left.")
     answer_ttl_s: int = Field(3600, description="How long a finished stream can be resumed from Redis.")
     sse_heartbeat_s: float = Field(15.0, description="Pause after which a comment keeps an idle stream open.")

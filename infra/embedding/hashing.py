@@ -38,7 +38,7 @@ class HashEmbedder:
         vector: FloatVector = self._embed([text])[0]
         return vector
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing to let go of; like the other embedders."""
 
     def _embed(self, texts: Sequence[str]) -> FloatMatrix:

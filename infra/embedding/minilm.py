@@ -72,7 +72,7 @@ class MiniLmEmbedder:
             vector: FloatVector = (await self._in_thread(lambda: self._session.result().run(token_ids([text]))))[0]
         return vector
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the thread once the batch under way is done."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 

@@ -1,0 +1,29 @@
+"""Language models behind ``streams.ports.TextGenerator``."""
+
+from infra.generation.ollama_generator import OllamaGenerator
+from infra.generation.openai_generator import OpenAiGenerator
+from infra.generation.patience import Patience
+from infra.settings import Settings
+from streams.ports import TextGenerator
+
+__all__ = ["make_generator"]
+
+
+def make_generator(settings: Settings) -> TextGenerator | None:
+    """The model that writes answers; it also has ``async close()``. None: answers are quotations (``extractive``).
+
+    Raises:
+        Unavailable: ``openai`` without ``LEAT_OPENAI_BASE_URL``.
+    """
+    patience = Patience(
+        first_token_s=settings.first_token_timeout_s,
+        between_tokens_s=settings.token_timeout_s,
+        total_s=settings.answer_timeout_s,
+    )
+    if settings.generator == "ollama":
+        return OllamaGenerator(
+            settings.ollama_url, settings.ollama_model, context_tokens=settings.ollama_num_ctx, patience=patience
+        )
+    if settings.generator == "openai":
+        return OpenAiGenerator(settings, settings.openai_model, patience=patience)
+    return None
