@@ -5,6 +5,7 @@ errors are named in the docstrings. Calls are idempotent: doing it twice is doin
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
