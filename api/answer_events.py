@@ -1,0 +1,132 @@
+"""The events of one answer for one reader, whatever happens to the stream's buffer.
+
+While Redis holds the stream, its events are passed on. When a hole is found, or Redis is away, the reader is told to
+``resync`` and gets the stored answer in one piece as soon as there is one. No token is lost or doubled silently.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from schemas.answers import FailedEvent, ResyncEvent, StreamEventName
+from streams.errors import StreamLost, TransientError, Unavailable
+from streams.ports import AnswerStore, AnswerStream, StoredAnswer
+
+log = logging.getLogger(__name__)
+
+# A stream that says nothing for this long is compared with the store: its worker may have lost the stream and finished.
+SILENCE_S = 3.0
+POLL_S = (0.1, 1.0)
+# How long after its deadline a question may still be given its end by a worker that takes it over.
+OVERTIME_S = 15.0
+
+END_ID = "end"
+"""The SSE id of an event that came from the store. A reader that returns with it has seen everything."""
+
+
+class AnswerEvent(NamedTuple):
+    id: str | None
+    name: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReader:
+    """Reads answers for readers that may read them; whether they may is decided before."""
+
+    stream: AnswerStream
+    answers: AnswerStore
+
+    async def read(
+        self, tenant: str, question_id: str, *, after: str | None, deadline_at: datetime
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Events behind ``after``, live, until a terminal one. Ends, at the latest some time after the deadline."""
+        try:
+            async with aclosing(self._buffered(tenant, question_id, after, deadline_at)) as events:
+                async for event in events:
+                    yield event
+            return
+        except (StreamLost, Unavailable, TransientError, ValueError) as error:
+            log.warning("answer_stream_resync", extra={"question_id": question_id, "error": type(error).__name__})
+        async with aclosing(self._from_store(tenant, question_id, deadline_at)) as events:
+            async for event in events:
+                yield event
+
+    async def _buffered(
+        self, tenant: str, question_id: str, after: str | None, deadline_at: datetime
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """The stream as it is. Raises ``StreamLost`` also when the answer is stored but the stream does not say so."""
+        source = self.stream.read(question_id, after=after)
+        pending: asyncio.Future[tuple[str, str, str]] | None = None
+        try:
+            while True:
+                pending = pending or asyncio.ensure_future(anext(source))
+                done, _ = await asyncio.wait({pending}, timeout=SILENCE_S)
+                if not done:
+                    if await self._is_over(tenant, question_id, deadline_at):
+                        raise StreamLost("the stream has no end, the question has")
+                    continue
+                try:
+                    event = AnswerEvent(*pending.result())
+                except StopAsyncIteration:
+                    return
+                pending = None
+                yield event
+        finally:
+            if pending is not None:
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
+            await _close(source)
+
+    async def _is_over(self, tenant: str, question_id: str, deadline_at: datetime) -> bool:
+        stored = await self.answers.find(tenant, question_id)
+        return stored is not None or _overtime(deadline_at)
+
+    async def _from_store(
+        self, tenant: str, question_id: str, deadline_at: datetime
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        told, (pause_s, longest_s) = False, POLL_S
+        while True:
+            stored: StoredAnswer | None = None
+            try:
+                stored = await self.answers.find(tenant, question_id)
+            except (Unavailable, TransientError):
+                log.warning("answer_store_away", extra={"question_id": question_id})
+            if stored is not None:
+                for event in ending_of(stored):
+                    yield event
+                return
+            if _overtime(deadline_at):
+                yield _failed("timeout", "the answer was not finished by its deadline")
+                return
+            if not told:
+                told = True
+                yield AnswerEvent(None, StreamEventName.RESYNC.value, ResyncEvent(state="running").model_dump_json())
+            await asyncio.sleep(pause_s)
+            pause_s = min(longest_s, pause_s * 1.5)
+
+
+def ending_of(stored: StoredAnswer) -> list[AnswerEvent]:
+    """A stored answer as events: ``resync`` with all of it, or ``failed``."""
+    if stored.answer is None:
+        return [_failed(stored.reason or "unknown", stored.detail or "")]
+    resync = ResyncEvent(state=stored.state, answer=stored.answer)
+    return [AnswerEvent(END_ID, StreamEventName.RESYNC.value, resync.model_dump_json())]
+
+
+def _failed(reason: str, detail: str) -> AnswerEvent:
+    failed = FailedEvent(reason=reason, detail=detail, retryable=True)
+    return AnswerEvent(END_ID, StreamEventName.FAILED.value, failed.model_dump_json())
+
+
+def _overtime(deadline_at: datetime) -> bool:
+    return (datetime.now(UTC) - deadline_at).total_seconds() > OVERTIME_S
+
+
+async def _close(source: AsyncIterator[tuple[str, str, str]]) -> None:
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()

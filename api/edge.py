@@ -1,0 +1,68 @@
+"""What the routes need, handed in by the composition root."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from api.answer_events import AnswerReader
+from api.auth import Authenticator
+from api.sse import SseOptions
+from streams.model import Collection
+from streams.ports import (
+    AnswerStore,
+    AnswerStream,
+    BlobStore,
+    Catalog,
+    ChangeLog,
+    DeadLetterDesk,
+    DocumentDirectory,
+    Embedder,
+    PassageStore,
+    QuestionLog,
+    SparseEncoder,
+    StatusBoard,
+    VectorIndex,
+)
+
+# Nobody waits longer than this for the log to accept something; then it counts as down.
+LOG_TIMEOUT_S = 1.0
+
+Check = Callable[[], Awaitable[None]]
+"""Returns when a dependency answers; raises what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    version: str = "0"
+    local: bool = True
+    """One administrator on one machine; the page needs no sign-in."""
+    max_document_bytes: int = 32 * 1024 * 1024
+    answer_timeout_s: float = 60.0
+    sse: SseOptions = field(default_factory=SseOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Ports and options of the HTTP edge."""
+
+    authenticator: Authenticator
+    catalog: Catalog
+    embedder: Embedder | None
+    sparse: SparseEncoder
+    index: VectorIndex
+    passages: PassageStore
+    answers: AnswerStore
+    stream: AnswerStream
+    questions: QuestionLog
+    changes: ChangeLog
+    blobs: BlobStore
+    directory: DocumentDirectory
+    status: StatusBoard
+    dead_letters: DeadLetterDesk
+    checks: Mapping[str, Check]
+    """Per dependency, how to find out whether it answers."""
+    options: EdgeOptions = field(default_factory=EdgeOptions)
+
+    @property
+    def reader(self) -> AnswerReader:
+        return AnswerReader(self.stream, self.answers)
