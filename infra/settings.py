@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     kafka_max_poll_interval_ms: int = Field(
         300_000, description="A consumer that does not poll for this long loses its partitions."
     )
+    instance_id: str | None = Field(
+        None, description="Stable name of this process's slot: static membership, so a restart takes its partitions back."
+    )
     topic_prefix: str = Field("", description="Put before every topic and group name, with a dot.")
     partitions: int = Field(
         6, ge=1, le=1000, description="Partitions of `documents` and everything derived. Fixed once created."
@@ -116,6 +119,9 @@ class Settings(BaseSettings):
     port: int | None = Field(None, description="Port of the API. Unset: 8765 or the next free one.")
     api_token: SecretStr | None = Field(
         None, description="The administrator's token. Unset: made at start, in run.json."
+    )
+    api_url: str | None = Field(
+        None, description="Where the command line finds a Leat that runs elsewhere. Unset: run.json says it."
     )
     answer_timeout_s: float = Field(60.0, description="An answer that is not finished by then ends as failed.")
     first_token_timeout_s: float = Field(
