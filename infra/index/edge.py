@@ -80,10 +80,11 @@ class EdgeIndex:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._maintenance
             self._maintenance = None
-        for shard in self._shards.values():
-            shard.close()
-        self._shards.clear()
-        self._lock.release()
+        try:
+            while self._shards:
+                self._shards.popitem()[1].close()
+        finally:
+            self._lock.release()
 
     async def check(self) -> None:
         """Nothing to check: the engine is in this process."""
@@ -167,11 +168,15 @@ class EdgeIndex:
     async def _maintain(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL_S)
-            for shard in list(self._shards.values()):
+            for space, shard in list(self._shards.items()):
                 async with self._writing:
-                    shard.flush()
-                    if time.monotonic() - self._last_search_at > QUIET_S:
-                        shard.vacuum()
+                    try:
+                        shard.flush()
+                        if time.monotonic() - self._last_search_at > QUIET_S:
+                            shard.vacuum()
+                    except TransientError as error:
+                        # A full disk, most likely. What was acknowledged is in the write-ahead log; try again later.
+                        log.error("index_flush_failed", extra={"space": space, "detail": str(error)})
 
 
 class _Shard:

@@ -9,7 +9,7 @@ from streams.errors import Unavailable
 
 
 class FolderLock:
-    """An ``flock`` on the folder, taken before any shard is loaded: even a failed second ``load`` breaks the owner's flush.
+    """An ``flock`` on the folder, taken before any shard is loaded: even a failed ``load`` breaks the owner's flush.
 
     The kernel drops it when the process ends, however it ends.
     """

@@ -1,8 +1,8 @@
 """What clients and the index process say to each other.
 
 A frame is four bytes of length (big endian) and a msgpack array. A request is ``[id, method, timeout_s, arguments]``,
-``[id, "cancel"]`` ends one early; the reply is ``[id, status, body]`` with the status ``ok`` or an error's. Ids, vectors
-and terms travel as packed arrays of many points at once, since taking numbers apart one by one is what costs.
+``[id, "cancel"]`` ends one early; the reply is ``[id, status, body]`` with the status ``ok`` or an error's. Ids,
+vectors and terms travel as packed arrays of many points: taking numbers apart one by one is what costs.
 """
 
 import asyncio
