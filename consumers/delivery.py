@@ -31,7 +31,7 @@ from consumers.dead_letters import dead_letter_headers
 from consumers.lanes import Lanes
 from consumers.outbox import Outbox
 from schemas.pipeline import IndexCommitted, Lane
-from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic
+from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
 from streams.errors import PermanentError, TransientError, Unavailable
 from streams.records import Record
 from streams.topology import Stage
@@ -122,6 +122,7 @@ class Delivery:
         self._outcome_of = outcome_of
         self._background: set[asyncio.Task[None]] = set()
         self._holds: dict[str, int] = {}
+        self._handlers: dict[str, Handler] = {}
         self.moved_at: dict[str, float] = {}
         """Loop time at which each topic last moved forward; liveness looks at it."""
 
@@ -134,7 +135,8 @@ class Delivery:
         on_assigned: Callable[[frozenset[int]], None] | None = None,
     ) -> None:
         """Have ``handler`` called with batches of the topic's records, in order per partition, one batch at a time."""
-        name = self._topic_name(subscription.topic)
+        self._handlers[subscription.topic.name] = handler
+        name = prefixed(subscription.topic.name, self._settings.prefix)
 
         async def on_batch(batch: "_Batch") -> None:
             await self._deliver(batch, subscription, handler)
@@ -144,7 +146,7 @@ class Delivery:
             name,
             batch=True,
             # A group per stage and topic: a rebalance of one lane does not stop the others.
-            group_id=self._group_of(subscription),
+            group_id=self._stage.group_of(subscription.topic, self._settings.prefix),
             group_instance_id=self._instance_of(subscription),
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
@@ -160,6 +162,18 @@ class Delivery:
             decoder=_as_batch,
             listener=_Assignments(on_assigned),
         )(on_batch)
+
+    def handler_of(self, topic: Topic) -> Handler:
+        """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
+        handler = self._handlers[topic.name]
+
+        async def handle(records: Sequence[Record]) -> Handled:
+            handled = await self._attempt(records, handler)
+            for failure in handled.failures:
+                await self._bury(failure)
+            return Handled()
+
+        return handle
 
     async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
         topic = subscription.topic.name
@@ -200,7 +214,7 @@ class Delivery:
 
     async def _attempt(self, records: Sequence[Record], handler: Handler) -> Handled:
         """Run the handler; when it ends badly, find the one record at fault by halving."""
-        doomed = [record for record in records if self._crashes.count(self._stage.group, record.name) >= MAX_CRASHES]
+        doomed = [record for record in records if self._crashes.count(self._stage.name, record.name) >= MAX_CRASHES]
         if doomed:
             error = PermanentError("crashed-the-process", f"processing it ended the process {MAX_CRASHES} times")
             handled = await self._attempt([record for record in records if record not in doomed], handler)
@@ -218,7 +232,7 @@ class Delivery:
                 return Handled((*first.failures, *second.failures), {**first.holding, **second.holding})
             if isinstance(error, PermanentError):
                 return Handled((Failure(records[0], error),))
-            await self._crashes.add(self._stage.group, records[0].name)
+            await self._crashes.add(self._stage.name, records[0].name)
             raise
 
     async def _with_retries(self, records: Sequence[Record], handler: Handler) -> Handled:
@@ -244,7 +258,7 @@ class Delivery:
             reason=error.reason,
             detail=error.detail,
             stage=self._stage.name,
-            group=self._stage.group,
+            group=self._group_of(record),
             attempts=MAX_ATTEMPTS if error.reason == "retries-exhausted" else 1,
             died_at=datetime.now(UTC),
             revision=failure.revision if outcome is None else outcome.revision,
@@ -275,12 +289,10 @@ class Delivery:
         log.warning("partitions_held", extra=fields | {"hold_s": round(hold_s, 2)})
         self._start(batch.resume_after(hold_s))
 
-    def _topic_name(self, topic: Topic) -> str:
-        return f"{self._settings.prefix}.{topic.name}" if self._settings.prefix else topic.name
-
-    def _group_of(self, subscription: Subscription) -> str:
-        group = f"{self._stage.group}.{subscription.topic.name.removeprefix('leat.').rsplit('.', 1)[0]}"
-        return f"{self._settings.prefix}.{group}" if self._settings.prefix else group
+    def _group_of(self, record: Record) -> str:
+        """The group that read a record; one that is tried again belongs to the retries."""
+        topics = [topic for topic in self._stage.reads if topic.name == record.topic]
+        return self._stage.group_of(topics[0]) if topics else f"leat.{self._stage.name}"
 
     def _instance_of(self, subscription: Subscription) -> str | None:
         instance = self._settings.group_instance_id

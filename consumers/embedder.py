@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 from faststream.kafka import KafkaRouter
-from streams.chunk import embedded_text
 
 from consumers.decoding import decoded
 from consumers.delivery import Delivery, Handled, Subscription
@@ -19,6 +18,7 @@ from consumers.outbox import Outbox
 from schemas.documents import Change
 from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, Lane, PassageVector
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, Topic
+from streams.chunk import embedded_text
 from streams.model import EmbeddingModel, FloatVector
 from streams.ports import Catalog, DocumentLedger, Embedder, VectorCache
 from streams.records import Record

@@ -15,7 +15,6 @@ from faststream.kafka import KafkaRouter
 
 from consumers.decoding import decoded
 from consumers.delivery import Delivery, Handled, Subscription
-from consumers.lanes import Lanes
 from consumers.outbox import Outbox
 from schemas.documents import DocumentKey
 from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Lane, Outcome
@@ -39,7 +38,7 @@ class IndexerParts:
     sparse: SparseEncoder
 
 
-def router(delivery: Delivery, parts: IndexerParts, *, outbox: Outbox, lanes: Lanes) -> KafkaRouter:
+def router(delivery: Delivery, parts: IndexerParts, *, outbox: Outbox) -> KafkaRouter:
     """Subscribe the indexer to passages and vectors of both lanes."""
     router = KafkaRouter()
     for topic, lane, max_records in ((CHUNKS, Lane.INTERACTIVE, 100), (CHUNKS_BULK, Lane.BULK, 64)):

@@ -15,12 +15,16 @@ from schemas.topics import (
     QUESTIONS,
     RETRIES,
     Topic,
+    prefixed,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A consumer group: renaming it forgets its committed offsets."""
+    """A step of the pipeline. It reads each topic in a group of its own, so a rebalance of one lane stops no other.
+
+    Renaming a stage or a topic renames groups, and a group that is renamed forgets its committed offsets.
+    """
 
     name: str
     reads: tuple[Topic, ...]
@@ -28,9 +32,10 @@ class Stage:
     stores: tuple[str, ...]
     summary: str
 
-    @property
-    def group(self) -> str:
-        return f"leat.{self.name}"
+    def group_of(self, topic: Topic, prefix: str = "") -> str:
+        """The consumer group in which this stage reads a topic: ``leat.indexer.chunks.bulk``."""
+        short = topic.name.removeprefix("leat.").rsplit(".", 1)[0]
+        return prefixed(f"leat.{self.name}.{short}", prefix)
 
 
 CHUNKER = Stage(

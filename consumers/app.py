@@ -1,0 +1,266 @@
+"""The composition root of the consumers: builds what the roles of this process need, runs them, stops them cleanly."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from faststream.kafka import KafkaBroker, KafkaRouter
+from infra.resources import Resources, open_resources
+
+from consumers import answerer, chunker, embedder, indexer, recorder
+from consumers.delivery import ConsumerSettings, Delivery, Failure
+from consumers.lanes import Lanes
+from consumers.maintenance import Redrive, every, sweep_garbage
+from consumers.outbox import Outbox
+from infra.kafka.epochs import current_epoch
+from infra.kafka.lag import GroupLag
+from infra.kafka.partitioning import home_partition
+from infra.kafka.security import faststream_security
+from infra.postgres.crashes import PostgresCrashCounter
+from infra.settings import Settings
+from schemas.pipeline import IndexCommitted
+from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
+from streams import outcomes
+from streams.respond import Answering
+from streams.topology import ANSWERER, CHUNKER, EMBEDDER, INDEXER, RECORDER, STAGES, Stage
+
+log = logging.getLogger(__name__)
+
+PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name)
+"""The roles that run in one process on one machine."""
+
+# Ours to finish what is in flight; the dependencies' clients have 5 s more before the launcher's 15 s are over.
+DRAIN_S = 8.0
+SWEEP_EVERY_S = 15.0
+REDRIVE_EVERY_S = 60.0
+
+
+class StoppedByBug(Exception):
+    """A consumer met an error that is ours; the process ends with exit code 70 and is started again."""
+
+
+@dataclass(slots=True)
+class Wiring:
+    """What every stage of this process shares."""
+
+    settings: Settings
+    resources: Resources
+    broker: KafkaBroker
+    outbox: Outbox
+    lanes: Lanes
+    crashes: PostgresCrashCounter
+    epoch: int
+    stop: asyncio.Event
+    bug: BaseException | None = None
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    drains: list[Callable[[float], Awaitable[None]]] = field(default_factory=list)
+
+    def delivery(self, stage: Stage) -> Delivery:
+        """The delivery of a stage: its fates, its dead letters, its outcomes."""
+        settings = self.settings
+        instance = settings.instance_id and f"{settings.instance_id}-{stage.name}"
+        self.deliveries[stage.name] = Delivery(
+            stage,
+            outbox=self.outbox,
+            lanes=self.lanes,
+            settings=ConsumerSettings(
+                prefix=settings.topic_prefix,
+                group_instance_id=instance,
+                session_timeout_ms=settings.kafka_session_timeout_ms,
+                max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
+            ),
+            crashes=self.crashes,
+            on_bug=self.on_bug,
+            outcome_of=self.outcome_of,
+        )
+        return self.deliveries[stage.name]
+
+    def outcome_of(self, failure: Failure) -> IndexCommitted | None:
+        """The public outcome of a record that goes to the dead letters."""
+        at = datetime.now(UTC)
+        return outcomes.failed(failure.record, failure.error, revision=failure.revision, epoch=self.epoch, at=at)
+
+    def on_bug(self, error: BaseException) -> None:
+        self.bug = self.bug or error
+        self.stop.set()
+
+
+async def run(roles: Sequence[str], settings: Settings) -> None:
+    """Run consumer roles until SIGTERM or SIGINT.
+
+    Raises:
+        StoppedByBug: a consumer met an error that is ours.
+        Unavailable: a dependency is not there at the start.
+    """
+    known = {stage.name for stage in STAGES}
+    if unknown := set(roles) - known:
+        raise ValueError(f"unknown roles {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with wired(roles, settings, stop) as wiring:
+        log.info("consumers_started", extra={"roles": list(roles)})
+        await stop.wait()
+    log.info("consumers_stopped", extra={"roles": list(roles)})
+    if wiring.bug is not None:
+        raise StoppedByBug(str(wiring.bug)) from wiring.bug
+
+
+@contextlib.asynccontextmanager
+async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -> AsyncIterator[Wiring]:
+    """Everything built and subscribed; on leaving, work in flight is finished, then what was opened is closed."""
+    async with open_resources(settings, want=_wanted(roles)) as resources:
+        broker = make_broker(settings)
+        wiring = Wiring(
+            settings=settings,
+            resources=resources,
+            broker=broker,
+            outbox=Outbox(broker, prefix=settings.topic_prefix),
+            lanes=Lanes(),
+            crashes=await PostgresCrashCounter.load(resources.pool),
+            epoch=await current_epoch(settings, resources.pool),
+            stop=stop,
+        )
+        for role in roles:
+            broker.include_router(_ROUTERS[role](wiring))
+        await broker.start()
+        tasks = [asyncio.create_task(work) for role in roles for work in _upkeep(role, wiring)]
+        try:
+            yield wiring
+        finally:
+            for task in tasks:
+                task.cancel()
+            for drain in wiring.drains:
+                await drain(DRAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(broker.stop(), DRAIN_S)
+
+
+def make_broker(settings: Settings) -> KafkaBroker:
+    """FastStream's broker with every setting that its defaults would get wrong."""
+    return KafkaBroker(
+        (settings.kafka_bootstrap_servers or "").split(","),
+        security=faststream_security(settings),
+        client_id=f"leat-{socket.gethostname()}",
+        acks="all",
+        enable_idempotence=True,
+        max_request_size=MAX_RECORD_BYTES + 2 * DEAD_LETTER_HEADROOM_BYTES,
+        max_batch_size=256 * 1024,
+        allow_auto_create_topics=False,
+        graceful_timeout=DRAIN_S,
+        apply_types=False,
+        logger=logging.getLogger("faststream"),
+        log_level=logging.DEBUG,
+    )
+
+
+def _chunker(wiring: Wiring) -> KafkaRouter:
+    resources, settings = wiring.resources, wiring.settings
+    parts = chunker.ChunkerParts(
+        catalog=resources.catalog,
+        ledger=resources.ledger,
+        blobs=resources.blobs,
+        parser=resources.parser,
+        counter_of=resources.counter_of,
+        log_reader=resources.log_reader,
+        home_of=lambda key: home_partition(key, settings.partitions),
+        epoch_of_log=lambda: wiring.epoch,
+    )
+    return chunker.router(wiring.delivery(CHUNKER), parts, outbox=wiring.outbox, lanes=wiring.lanes)
+
+
+def _embedder(wiring: Wiring) -> KafkaRouter:
+    resources = wiring.resources
+    parts = embedder.EmbedderParts(
+        catalog=resources.catalog,
+        ledger=resources.ledger,
+        cache=resources.vector_cache,
+        embedder_of=resources.bulk_embedder_of,
+    )
+    return embedder.router(wiring.delivery(EMBEDDER), parts, outbox=wiring.outbox, lanes=wiring.lanes)
+
+
+def _indexer(wiring: Wiring) -> KafkaRouter:
+    resources = wiring.resources
+    parts = indexer.IndexerParts(
+        catalog=resources.catalog,
+        manifests=resources.manifests,
+        cache=resources.vector_cache,
+        index=resources.index,
+        sparse=resources.sparse,
+    )
+    return indexer.router(wiring.delivery(INDEXER), parts, outbox=wiring.outbox)
+
+
+def _recorder(wiring: Wiring) -> KafkaRouter:
+    return recorder.router(wiring.delivery(RECORDER), outcomes=wiring.resources.outcomes)
+
+
+def _answerer(wiring: Wiring) -> KafkaRouter:
+    resources, settings = wiring.resources, wiring.settings
+    answering = Answering(
+        catalog=resources.catalog,
+        embedder=resources.query_embedder,
+        sparse=resources.sparse,
+        index=resources.index,
+        passages=resources.passages,
+        answers=resources.answers,
+        stream=resources.answer_stream,
+        generator=resources.generator,
+        worker=settings.instance_id or f"{socket.gethostname()}-{os.getpid()}",
+        grace_s=settings.answer_grace_s,
+    )
+    return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox)
+
+
+_ROUTERS: dict[str, Callable[[Wiring], KafkaRouter]] = {
+    CHUNKER.name: _chunker,
+    EMBEDDER.name: _embedder,
+    INDEXER.name: _indexer,
+    RECORDER.name: _recorder,
+    ANSWERER.name: _answerer,
+}
+
+
+def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
+    """Work of a role that no record asks for."""
+    resources = wiring.resources
+    if role == INDEXER.name:
+        sweep = partial(sweep_garbage, resources.manifests, resources.index)
+        return [every(SWEEP_EVERY_S, sweep, name="sweep")]
+    if role == CHUNKER.name:
+        handler = wiring.deliveries[CHUNKER.name].handler_of(DOCUMENTS)
+        lag = GroupLag(wiring.settings)
+        redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=lag.read)
+        return [every(REDRIVE_EVERY_S, redrive.run, name="redrive")]
+    return []
+
+
+def _wanted(roles: Sequence[str]) -> set[str]:
+    return {part for role in roles for part in _NEEDS[role]}
+
+
+_NEEDS: dict[str, set[str]] = {
+    CHUNKER.name: {"catalog", "ledger", "blobs", "parser", "counters", "log_reader"},
+    EMBEDDER.name: {"catalog", "ledger", "vector_cache", "bulk_embedders"},
+    INDEXER.name: {"catalog", "manifests", "vector_cache", "index", "sparse"},
+    RECORDER.name: {"outcomes"},
+    ANSWERER.name: {
+        "catalog",
+        "query_embedder",
+        "sparse",
+        "index",
+        "passages",
+        "answers",
+        "answer_stream",
+        "generator",
+    },
+}
