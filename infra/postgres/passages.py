@@ -16,8 +16,8 @@ _LEVELS = list(AccessLevel)
 # How far the index is behind is shown with every answer; it need not be counted anew for each of a hundred a second.
 FRESHNESS_CACHE_S = 0.1
 
-# The one place that decides what may be shown: $1 generation, $2 tenant, $3 clearance, $4 groups, $5 every group.
-_READABLE = """
+# The one place that decides which text may be shown: $1 generation, $2 tenant, $3 clearance, $4 groups, $5 every group.
+READABLE = """
 select p.point_id, d.tenant, d.collection, d.document_id, m.applied_revision, p.ordinal, m.title, m.url, p.text,
        p.heading_path, p.page, p.start_offset, p.end_offset, p.tokens, m.accepted_at, d.access_level, m.metadata,
        p.embedded
@@ -31,9 +31,9 @@ where p.generation_id = $1
   and d.access_level <= $3
   and ($5 or d.allowed_groups = '{}' or d.allowed_groups && $4::text[])
 """
-_BY_POINT = _READABLE + " and p.point_id = any($6::uuid[])"
+_BY_POINT = READABLE + " and p.point_id = any($6::uuid[])"
 _BY_ORDINAL = (
-    _READABLE + " and d.collection = $6 and d.document_id = $7 and p.ordinal = any($8::integer[]) order by p.ordinal"
+    READABLE + " and d.collection = $6 and d.document_id = $7 and p.ordinal = any($8::integer[]) order by p.ordinal"
 )
 
 _FRESHNESS = """
@@ -65,8 +65,8 @@ class PostgresPassageStore:
     ) -> dict[UUID, HydratedPassage]:
         if not point_ids:
             return {}
-        rows = await self._pool.fetch(_BY_POINT, *_scope(principal, generation_id), point_ids)
-        return {row["point_id"]: _passage_of(row) for row in rows}
+        rows = await self._pool.fetch(_BY_POINT, *scope_of(principal, generation_id), point_ids)
+        return {row["point_id"]: passage_of(row) for row in rows}
 
     async def neighbours(
         self, principal: Principal, generation_id: int, key: DocumentKey, ordinals: Sequence[int]
@@ -74,9 +74,9 @@ class PostgresPassageStore:
         if key.tenant != principal.tenant or not ordinals:
             return []
         rows = await self._pool.fetch(
-            _BY_ORDINAL, *_scope(principal, generation_id), key.collection, key.document_id, ordinals
+            _BY_ORDINAL, *scope_of(principal, generation_id), key.collection, key.document_id, ordinals
         )
-        return [_passage_of(row) for row in rows]
+        return [passage_of(row) for row in rows]
 
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         """At most ``FRESHNESS_CACHE_S`` old."""
@@ -89,11 +89,12 @@ class PostgresPassageStore:
         return freshness
 
 
-def _scope(principal: Principal, generation_id: int) -> tuple[Any, ...]:
+def scope_of(principal: Principal, generation_id: int) -> tuple[Any, ...]:
+    """The first five parameters of ``READABLE``."""
     return generation_id, principal.tenant, principal.clearance.rank, principal.groups, principal.every_group
 
 
-def _passage_of(row: Row) -> HydratedPassage:
+def passage_of(row: Row) -> HydratedPassage:
     return HydratedPassage(
         point_id=row["point_id"],
         key=DocumentKey(row["tenant"], row["collection"], row["document_id"]),

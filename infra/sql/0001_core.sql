@@ -76,6 +76,7 @@ create table documents (
     unique (tenant, collection, document_id)
 );
 create index documents_pending on documents (tenant, collection, pending_since) where pending_since is not null;
+create index documents_newest on documents (tenant, collection, accepted_at);
 create index documents_failed on documents (tenant, collection) where failed_revision is not null;
 
 -- What a generation serves of a document, and the fence: applied_revision never decreases; rows outlive deletions.
@@ -274,6 +275,7 @@ select
     m.url,
     m.content_type,
     m.metadata,
+    m.size_bytes as shown_size_bytes,
     case when d.deleted or m.applied_revision <= d.invisible_upto then 0 else coalesce(m.passages, 0) end as passages,
     case when d.deleted or m.applied_revision <= d.invisible_upto then 0 else coalesce(m.unembedded, 0) end as unembedded,
     m.searchable_at,
@@ -284,11 +286,7 @@ select
         when m.applied_revision >= d.content_revision and m.applied_revision > d.invisible_upto
             then case when m.unembedded = 0 then 'embedded' else 'searchable' end
         else 'received'
-    end as state,
-    -- Text of an older revision still answers, because the newer one has failed or has not come through yet.
-    not d.deleted and coalesce(
-        m.applied_revision > d.invisible_upto and m.applied_revision < d.content_revision and m.passages > 0, false
-    ) as stale
+    end as stage
 from documents d
 left join generations g on g.tenant = d.tenant and g.collection = d.collection and g.state = 'serving'
 left join manifests m on m.generation_id = g.generation_id and m.document_key = d.document_key;
