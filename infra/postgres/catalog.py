@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from infra.postgres.pool import Connection, Pool, Row
@@ -29,7 +30,8 @@ class NewGeneration:
 class PostgresCatalog:
     """``Catalog``, with answers kept for ``CACHE_S``."""
 
-    def __init__(self, pool: Pool, *, new_generation: NewGeneration) -> None:
+    def __init__(self, pool: Pool, *, new_generation: NewGeneration | Callable[[], Awaitable[NewGeneration]]) -> None:
+        """``new_generation`` may be found out when the first collection is created: some models must be asked."""
         self._pool = pool
         self._new_generation = new_generation
         self._collections: dict[tuple[str, str], tuple[float, Collection]] = {}
@@ -49,8 +51,10 @@ class PostgresCatalog:
                 raise PermanentError(
                     "invalid-name", f"{label} {value!r}: want 1 to 63 characters a-z, 0-9 or '-', not starting with '-'"
                 )
+        given = self._new_generation
+        new_generation = given if isinstance(given, NewGeneration) else await given()
         async with self._pool.transaction() as connection:
-            await self._create(connection, tenant, name)
+            await _create(connection, tenant, name, new_generation)
         created = await self._read(tenant, name)
         assert created is not None
         return created
@@ -111,31 +115,32 @@ class PostgresCatalog:
         self._collections[tenant, name] = (read_at, collection)
         return collection
 
-    async def _create(self, connection: Connection, tenant: str, name: str) -> None:
-        # Whoever comes second waits here for the first one's commit, and then inserts nothing.
-        inserted = await connection.fetchval(
-            "insert into collections (tenant, collection) values ($1, $2) on conflict do nothing returning true",
-            tenant,
-            name,
-        )
-        if not inserted:
-            return
-        model = self._new_generation.model
-        await connection.execute(
-            """
-            insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
-                                     dimensions, max_tokens, chunk_tokens, chunk_overlap)
-            values ($1, $2, 1, 'serving', $3, $4, $5, $6, $7, $8)
-            """,
-            tenant,
-            name,
-            model.name,
-            model.fingerprint,
-            model.dimensions,
-            model.max_tokens,
-            self._new_generation.chunk_tokens,
-            self._new_generation.chunk_overlap,
-        )
+
+async def _create(connection: Connection, tenant: str, name: str, new_generation: NewGeneration) -> None:
+    # Whoever comes second waits here for the first one's commit, and then inserts nothing.
+    inserted = await connection.fetchval(
+        "insert into collections (tenant, collection) values ($1, $2) on conflict do nothing returning true",
+        tenant,
+        name,
+    )
+    if not inserted:
+        return
+    model = new_generation.model
+    await connection.execute(
+        """
+        insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
+                                 dimensions, max_tokens, chunk_tokens, chunk_overlap)
+        values ($1, $2, 1, 'serving', $3, $4, $5, $6, $7, $8)
+        """,
+        tenant,
+        name,
+        model.name,
+        model.fingerprint,
+        model.dimensions,
+        model.max_tokens,
+        new_generation.chunk_tokens,
+        new_generation.chunk_overlap,
+    )
 
 
 def _generation_of(row: Row) -> Generation:
