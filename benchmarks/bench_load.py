@@ -1,0 +1,103 @@
+"""Load the mixdocs corpus (1,286 real files, 24 MB) through Kafka; print rates until searchable and until embedded.
+
+    python -m benchmarks.bench_load [--embedder hash|minilm|minilm-int8] [--edit] [--keep-waiting SECONDS]
+
+``--edit`` saves one file while the load runs and prints when it was searchable.
+"""
+
+import argparse
+import tarfile
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.running import Running, data_folder, leat
+
+_TIMES = """
+select extract(epoch from min(accepted_at))::float8 as first, extract(epoch from max(searchable_at))::float8 as searchable,
+       extract(epoch from max(embedded_at))::float8 as embedded, count(*)::int as documents,
+       sum(size_bytes)::float8 as bytes, sum(passages)::int as passages, sum(unembedded)::int as unembedded
+from manifests where not deleted
+"""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--embedder", default="hash")
+    options.add_argument("--edit", action="store_true")
+    options.add_argument("--keep-waiting", type=float, default=1800)
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="leat-mixdocs-") as folder:
+        docs = Path(folder)
+        with tarfile.open(data_folder() / "mixdocs.tar.gz") as archive:
+            archive.extractall(docs, filter="data")
+        files = sum(1 for path in docs.rglob("*") if path.is_file())
+        with leat(docs, embedder=arguments.embedder) as running:
+            print(f"ready after {running.started_s:.1f} s; loading {files} files with the {arguments.embedder} embedder")
+            report(running, files, arguments)
+
+
+def report(running: Running, files: int, arguments: argparse.Namespace) -> None:
+    peak = Peak(running)
+    if arguments.edit:
+        edit(running)
+    deadline = time.monotonic() + arguments.keep_waiting
+    while time.monotonic() < deadline:
+        status = running.status()
+        documents = status["documents"]
+        settled = documents["received"] >= files and documents["searchable"] + documents["failed"] >= files
+        if settled and status["passages_without_vector"] == 0:
+            break
+        time.sleep(0.5)
+    row = running.sql(_TIMES)[0]
+    searchable_s = row["searchable"] - row["first"]
+    embedded_s = (row["embedded"] or row["first"]) - row["first"]
+    megabytes, passages = row["bytes"] / 1e6, row["passages"]
+    print(f"documents {row['documents']}  passages {passages}  without vector {row['unembedded']}  {megabytes:.1f} MB")
+    print(f"until searchable {searchable_s:8.1f} s  {megabytes / searchable_s:6.2f} MB/s  {passages / searchable_s:8.0f} passages/s")
+    print(f"until embedded   {embedded_s:8.1f} s  {megabytes / embedded_s:6.2f} MB/s  {passages / embedded_s:8.0f} passages/s")
+    status = running.status()
+    print(f"dead letters {status['dead_letters']}  failed {status['documents']['failed']}")
+    print(f"peak memory of our processes, JVM not counted: {peak.stop():.0f} MB (proportional set size)")
+
+
+class Peak:
+    """Samples memory twice a second."""
+
+    def __init__(self, running: Running) -> None:
+        self._running, self._peak, self._going = running, 0.0, True
+        self._last: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while self._going:
+            memory = self._running.memory_mb()
+            total = sum(share for name, share in memory.items() if name != "kafka")
+            if total > self._peak:
+                self._peak, self._last = total, memory
+            time.sleep(0.5)
+
+    def stop(self) -> float:
+        self._going = False
+        print("  " + "  ".join(f"{name} {share:.0f}" for name, share in sorted(self._last.items())))
+        return self._peak
+
+
+def edit(running: Running) -> None:
+    time.sleep(1.0)
+    marker = f"Quokka marker {time.time_ns()}"
+    (running.docs / "one-edit.md").write_text(f"# One edit\n\n{marker} while the load is running.\n")
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
+        found = running.api.get("/api/v1/search", params={"q": marker, "top_k": 1}).json().get("passages", [])
+        if found and marker in found[0]["text"]:
+            print(f"one edit during the load: searchable after {1000 * (time.monotonic() - began):.0f} ms")
+            return
+        time.sleep(0.02)
+    print("one edit during the load: not searchable after 120 s")
+
+
+if __name__ == "__main__":
+    main()
