@@ -1,7 +1,7 @@
 """A model server with Ollama's API (and the OpenAI-compatible one under ``/v1``) that misbehaves on request.
 
-Real HTTP/1.1 over a socket, written out by hand so that a connection can hang before its headers, break in the middle of
-a chunk, or stream garbage. What it answers when it behaves follows Ollama 0.9 to 0.17.
+Real HTTP/1.1 over a socket, written out by hand so that a connection can hang before its headers, break in the middle
+of a chunk, or stream garbage. What it answers when it behaves follows Ollama 0.9 to 0.17.
 
     async with StubOllama() as server:
         server.faults = Faults(cut_after=3)
@@ -205,7 +205,7 @@ class StubOllama:
                 await response.end()
                 raise ConnectionError
             if count == faults.garbage_after:
-                await response.chunk(b"\xff\xfe not json\n")
+                await response.chunk(b"data: \xff\xfe not json\n\n")
             await asyncio.sleep(faults.pause_s)
             yield tokens[count % len(tokens)]
             count += 1

@@ -47,7 +47,8 @@ class OllamaGenerator:
         if self._generates:
             return
         with ollama_errors(self._model):
-            capabilities = (await self._client.show(self._model)).capabilities
+            async with asyncio.timeout(self._patience.first_token_s):
+                capabilities = (await self._client.show(self._model)).capabilities
         if capabilities is not None and "completion" not in capabilities:
             raise PermanentError("not-a-generator", f"'{self._model}' cannot generate text; set LEAT_OLLAMA_MODEL")
         self._generates = True
@@ -103,7 +104,8 @@ class OllamaGenerator:
             raise Unavailable("ollama", f"'{self._model}' is still being loaded", retry_after_s=10.0) from error
 
     async def _in_memory(self) -> bool:
-        running = (await self._client.ps()).models
+        async with asyncio.timeout(self._patience.first_token_s):
+            running = (await self._client.ps()).models
         return any(each.model in (self._model, f"{self._model}:latest") for each in running)
 
     async def _load(self) -> None:
