@@ -1,12 +1,38 @@
-"""Retrieval: from a question to the passages that may answer it."""
+"""Retrieval: from a question to the passages that may answer it.
 
+The index proposes, PostgreSQL disposes: nothing is scored, let alone shown, that was not re-checked against what is
+live and readable at this moment.
+"""
+
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from schemas.access import Principal
 from schemas.answers import Passage, RetrievalOptions
-from streams.model import Collection
+from streams.duplicates import without_near_duplicates
+from streams.errors import TransientError, Unavailable
+from streams.fuse import Fused, fuse
+from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
 from streams.ports import Embedder, PassageStore, SparseEncoder, VectorIndex
+from streams.rerank import look_up, overlaps
+from streams.terms import Question, Stems
+
+# Candidates per leg and wanted passage: room for what hydration drops and duplicates merge.
+OVERFETCH = 4
+MIN_CANDIDATES = 20
+
+# Candidates, best first by the legs' scores, whose text is compared with the question.
+RERANKED = 30
+
+# A document that moves on between search and hydration takes its old passages away; its new ones are in the index by
+# then, so one more look finds them. A second time for one that moves again; then we serve what we have.
+MAX_SEARCHES = 3
+
+# Scores of noise: below, a passage says nothing about the question. Half the score that 99 % of the relevant passages
+# reach in the sets of ``leat eval``; other models keep everything until they are measured.
+DEFAULT_THRESHOLDS: Mapping[str, float] = {"minilm": 0.15, "minilm-int8": 0.15}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +46,22 @@ class Retrieval:
     degraded: bool = False
     degraded_reason: str | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """``embed``, ``search``, ``hydrate``, ``total``."""
+    """``embed``, ``search``, ``hydrate``, ``rank``, ``total``."""
     similarity: float | None = None
-    """Highest cosine similarity of the dense leg; None without that leg."""
+    """Highest cosine similarity of a passage; None without a dense leg."""
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    lap_started: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.timings_ms[name] = self.timings_ms.get(name, 0.0) + (now - self.lap_started) * 1000
+        self.timings_ms["total"] = (now - self.started) * 1000
+        self.lap_started = now
 
 
 async def retrieve(
@@ -35,6 +74,106 @@ async def retrieve(
     sparse: SparseEncoder,
     index: VectorIndex,
     passages: PassageStore,
+    stems: Stems | None = None,
 ) -> Retrieval:
-    """The passages that may answer a question, re-checked against what is live and readable now."""
-    raise NotImplementedError
+    """The passages that may answer a question, best first: live, readable by the principal, above the threshold.
+
+    Words alone decide, and ``degraded`` is set, when the embedder is down or absent. ``stems``: a cache that callers
+    may keep between questions.
+
+    Raises:
+        Unavailable: the index or the store is down.
+    """
+    watch = _Stopwatch()
+    generation = collection.serving
+    vector, reason = await _embed(query, embedder)
+    watch.lap("embed")
+    terms = sparse.encode_query(query)
+    scope = IndexScope.of(principal, generation.generation_id, options.filters)
+    limit = max(MIN_CANDIDATES, OVERFETCH * options.top_k)
+    lost: frozenset[UUID] = frozenset()
+    for _ in range(MAX_SEARCHES):
+        candidates = await index.search(generation.space, scope, dense=vector, sparse=terms, limit=limit)
+        watch.lap("search")
+        proposed = {candidate.point_id for leg in (candidates.dense, candidates.sparse) for candidate in leg}
+        alive = await passages.hydrate(principal, generation.generation_id, list(proposed))
+        watch.lap("hydrate")
+        newly_lost = proposed - alive.keys() - lost
+        if not newly_lost:
+            # Everything stands, or what fell out fell out before too: dead points that wait for the sweep.
+            break
+        lost |= newly_lost
+    ranked = rank(query, candidates, alive, stems=stems)
+    threshold = _threshold(options, generation, degraded=reason is not None)
+    kept = without_near_duplicates(
+        [(fused, alive[fused.point_id]) for fused in ranked if fused.score >= threshold],
+        lambda pair: f"{_headings(pair[1])}\n{pair[1].text}",
+        limit=options.top_k,
+    )
+    watch.lap("rank")
+    return Retrieval(
+        passages=tuple(
+            _passage(citation, fused.score, hydrated) for citation, (fused, hydrated) in enumerate(kept, start=1)
+        ),
+        generation=generation.number,
+        degraded=reason is not None,
+        degraded_reason=reason,
+        timings_ms=watch.timings_ms,
+        similarity=max((fused.dense for fused, _ in kept if fused.dense is not None), default=None),
+    )
+
+
+def rank(
+    query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassage], *, stems: Stems | None = None
+) -> list[Fused]:
+    """Live candidates, best first: fused by the legs' scores, the best of them compared with the question word by
+    word.""" living = Candidates(
+        dense=tuple(candidate for candidate in candidates.dense if candidate.point_id in alive),
+        sparse=tuple(candidate for candidate in candidates.sparse if candidate.point_id in alive),
+    )
+    without_vector = {point_id for point_id, passage in alive.items() if not passage.embedded}
+    head = [fused.point_id for fused in fuse(living, without_vector=without_vector)[:RERANKED]]
+    question = Question(query, stems)
+    found = [look_up(question, _headings(alive[point_id]), alive[point_id].text) for point_id in head]
+    overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
+    return fuse(living, without_vector=without_vector, overlap=overlap)
+
+
+async def _embed(query: str, embedder: Embedder | None) -> tuple[FloatVector | None, str | None]:
+    """The question's vector, or why there is none."""
+    if embedder is None:
+        return None, "no-embedder"
+    try:
+        return await embedder.embed_query(query), None
+    except (Unavailable, TransientError):
+        return None, "embedder-unavailable"
+
+
+def _threshold(options: RetrievalOptions, generation: Generation, *, degraded: bool) -> float:
+    if options.threshold is not None:
+        return options.threshold
+    return 0.0 if degraded else DEFAULT_THRESHOLDS.get(generation.model.name, 0.0)
+
+
+def _headings(passage: HydratedPassage) -> str:
+    return " ".join((passage.title, *passage.heading_path))
+
+
+def _passage(citation: int, score: float, hydrated: HydratedPassage) -> Passage:
+    return Passage(
+        citation=citation,
+        document_id=hydrated.key.document_id,
+        title=hydrated.title,
+        url=hydrated.url,
+        revision=hydrated.revision,
+        text=hydrated.text,
+        score=round(score, 4),
+        heading_path=hydrated.heading_path,
+        page=hydrated.page,
+        start=hydrated.start,
+        end=hydrated.end,
+        updated_at=hydrated.updated_at,
+        access_level=hydrated.access_level,
+        metadata=dict(hydrated.metadata),
+        collection=hydrated.key.collection,
+    )

@@ -1,0 +1,114 @@
+"""The words of a question, and where a text has them.
+
+Words are compared folded (case, diacritics) and by their first letters: a crude stemmer that works alike for all
+languages with suffixes and needs no dictionary; Vietnamese syllables are shorter than the cut and stay whole.
+Versions, dates and other identifiers are equal or not: 10.7 is neither 10.70 nor 10.7.2.
+"""
+
+import re
+import unicodedata
+
+# Letters of a word that count. Fewer merge unrelated words, more separate "published" from "publication".
+STEM_CHARS = 6
+
+_FUNCTION_WORDS = """
+a an the of to in on at by for from with without into onto upon over under between among about as and or nor but if
+than then that this these those it its he she they them his her their our your my we you i me us is are was were be
+been being am do does did done has have had having will would shall should can could may might must not no so such
+what which who whom whose when where why how there here also any some each both all more most other only own same very
+too s t d ll re ve happened happen many much name called tell please know find give show
+el la los las un una unos unas de del al en por para con sin sobre entre y e o u que qué quien quién quienes quiénes
+cual cuál cuales cuáles cuando cuándo donde dónde como cómo cuanto cuánto cuantos cuántos cuanta cuánta cuantas
+cuántas es son era eran fue fueron ser sido está están estaba ha han había se su sus lo le les no si más muy ya tiene
+tienen os as um uma uns umas do da dos das ao aos à às em na no nas nos pelo pela pelos pelas com sem até qual quais
+quando onde quem quanto quantos quanta quantas é são foi foram ser era eram está estão seu sua seus suas lhe lhes não
+mais muito já tem là của và các những được trong cho với có một ở từ đến bởi về này đó khi nào ai gì đâu sao như thế
+bao nhiêu bị đã sẽ đang thì mà hay hoặc ra vào lại nó họ người ta cái vì tại theo
+"""
+
+# A word, or whatever has a digit with all that is tied to it: 10.7.2, 2025-05-01, f36-5g, 1,000. Sentence marks are
+# not.
+_TOKEN = re.compile(r"[^\W\d_]*\d[^\W_]*(?:[.,:/+\-][^\W_]+)*|[^\W_]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MARKS = re.compile("[\u0300-\u036f]+")
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3])"
+    "(?=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3])"
+)
+
+# Distinct words whose stems are kept; then the cache starts anew. 24 MB of mixed documents have some 150,000.
+CACHED_WORDS = 100_000
+
+
+def fold(text: str) -> str:
+    """Lower case, without diacritics; đ becomes d. Other compatibility forms stay, so lengths mostly stay too."""
+    lowered = text.lower()
+    if lowered.isascii():
+        return lowered
+    return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", lowered))).replace("đ", "d")
+
+
+FUNCTION_WORDS = frozenset(unicodedata.normalize("NFC", word) for word in _FUNCTION_WORDS.split())
+
+
+class Question:
+    """The words of a question that carry meaning, ready to be looked for."""
+
+    def __init__(self, text: str, stems: "Stems | None" = None) -> None:
+        self._stems = stems if stems is not None else Stems()
+        self.text = unicodedata.normalize("NFKC", text)
+        self.folded = fold(self.text)
+        kept = [word for word in _TOKEN.findall(spaced(self.text)) if word.lower() not in FUNCTION_WORDS]
+        self.terms = tuple(dict.fromkeys(self._stems[fold(part)] for word in kept for part in _HUMP.split(word)))
+        """Distinct, in the order of the question; folded and cut."""
+        self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
+        """Neighbours in the question."""
+        self._numbers = {term: number for number, term in enumerate(self.terms)}
+
+    @property
+    def identifiers(self) -> frozenset[int]:
+        """Places of the terms that are equal or not, never similar."""
+        return frozenset(number for number, term in enumerate(self.terms) if is_identifier(term))
+
+    def occurrences(self, text: str) -> list[tuple[int, int]]:
+        """(ordinal of the word in the text, place of the term in ``terms``), in the order of the text."""
+        # Split, look up and compare without leaving C: this runs for every word of every candidate.
+        words = map(self._stems.__getitem__, _TOKEN.findall(fold(spaced(text))))
+        return [(ordinal, term) for ordinal, term in enumerate(map(self._numbers.get, words)) if term is not None]
+
+    def found_in(self, text: str) -> frozenset[int]:
+        """Which terms a text has."""
+        return frozenset(term for _, term in self.occurrences(text))
+
+
+class Stems(dict[str, str]):
+    """Folded word to what is compared of it, remembered."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= CACHED_WORDS:
+            self.clear()
+        self[word] = stem = _stem(word)
+        return stem
+
+
+def spaced(text: str) -> str:
+    """In scripts without spaces every character becomes a word."""
+    return text if text.isascii() else _UNSPACED.sub(r"\1 ", text)
+
+
+def words(text: str) -> list[str]:
+    """Folded words of a text, identifiers whole, words in camel case in their parts."""
+    return [fold(part) for word in _TOKEN.findall(spaced(text)) for part in _HUMP.split(word) if part]
+
+
+def is_identifier(term: str) -> bool:
+    """A version, number, date or code."""
+    return any(character.isdigit() for character in term)
+
+
+def _stem(word: str) -> str:
+    if is_identifier(word):
+        return word[1:] if word[0] == "v" and word[1:2].isdigit() else word
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]
+    return word[:STEM_CHARS]
