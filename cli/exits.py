@@ -6,7 +6,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from streams.errors import NotFound, PermanentError, TransientError, Unavailable
+from streams.errors import LeatError, TransientError, Unavailable
 
 FINE = 0
 NO = 1
@@ -32,7 +32,7 @@ def end_with(error: BaseException) -> int:
         case Unavailable() | TransientError():
             print(f"leat: {error}", file=sys.stderr)
             return UNREACHABLE
-        case PermanentError() | NotFound():
+        case LeatError():
             print(f"leat: {error}", file=sys.stderr)
             return NO
         case _:

@@ -4,7 +4,7 @@ How to add a command: write ``cli/NAME.py`` with ``app = typer.Typer()`` and one
 or several (a group: ``leat dead-letters list``), and add a row to ``COMMANDS``. The module is imported only when its
 command runs, so ``leat run index`` does not pay for the others; keep imports of heavy libraries inside functions
 all the same. Take ``--json`` and ``--data`` from ``cli/options.py``. To end with a message and a code, raise
-``cli.exits.Refused``; ``Unavailable`` ends as 3, ``PermanentError`` and ``NotFound`` as 1; ``raise typer.Exit(1)`` says
+``cli.exits.Refused``; ``Unavailable`` ends as 3, other errors of ours as 1; ``raise typer.Exit(1)`` says
 "no" after output of your own. Everything else is a bug: one line on stderr, the traceback in a file, exit code 70.
 """
 

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         "local", description="`production` refuses development secrets and stand-ins."
     )
     data_dir: Path = Field(Path(".leat/data"), description="Everything that lasts on one machine.")
+    tools_dir: Path = Field(
+        Path(".leat/tools"), description="Where `leat up` keeps Kafka's jars, and Redis where none is installed."
+    )
     tenant: str = Field("default", description="The tenant of the local watcher and of the command line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the JSON logs.")
 

@@ -1,0 +1,101 @@
+"""``leat run ROLE…``: one or several roles in one process, against given services. The unit of a container."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import DataOption
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from infra.settings import Settings
+
+app = typer.Typer()
+
+CONSUMERS = ("chunker", "embedder", "indexer", "recorder", "answerer")
+SERVERS = ("index", "api", "watcher")
+_ALIASES = {"pipeline": ("chunker", "embedder", "indexer", "recorder")}
+
+
+@app.command()
+def run(
+    roles: Annotated[
+        list[str], typer.Argument(help=f"{', '.join((*SERVERS, *CONSUMERS))}; pipeline: the first four consumers.")
+    ],
+    host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    docs: Annotated[Path | None, typer.Option(help="Folder of the watcher.", file_okay=False)] = None,
+    data: DataOption = None,
+) -> None:
+    """Run roles until SIGTERM or SIGINT. Consumers may share a process; index, api and watcher have their own."""
+    import asyncio
+
+    from cli.exits import USAGE, Refused
+    from infra.settings import load
+    from infra.telemetry import configure_logging
+
+    wanted = _resolve(roles)
+    settings = load(host=host, port=port, data_dir=data)
+    configure_logging("+".join(roles), settings.log_level)
+    if wanted == ["watcher"] and docs is None:
+        raise Refused("the watcher needs a folder: --docs DIR", USAGE)
+    if wanted == ["index"]:
+        asyncio.run(_until_signal(_index(settings)))
+    elif wanted == ["watcher"] and docs is not None:
+        asyncio.run(_until_signal(_watch(settings, docs)))
+    elif wanted == ["api"]:
+        asyncio.run(_api(settings))
+    else:
+        _run_consumers(wanted, settings)
+
+
+def _resolve(roles: list[str]) -> list[str]:
+    from cli.exits import USAGE, Refused
+
+    wanted = list(dict.fromkeys(resolved for role in roles for resolved in _ALIASES.get(role, (role,))))
+    if unknown := [role for role in wanted if role not in (*SERVERS, *CONSUMERS)]:
+        raise Refused(f"unknown role '{unknown[0]}'; there are {', '.join((*SERVERS, *CONSUMERS))}, pipeline", USAGE)
+    if len(wanted) > 1 and (alone := [role for role in wanted if role in SERVERS]):
+        raise Refused(f"'{alone[0]}' runs in a process of its own", USAGE)
+    return wanted
+
+
+def _run_consumers(roles: list[str], settings: "Settings") -> None:
+    import uvloop
+
+    from consumers.app import run as run_consumers
+
+    uvloop.run(run_consumers(roles, settings))
+
+
+async def _api(settings: "Settings") -> None:
+    from api.app import serve
+
+    await serve(settings)
+
+
+async def _index(settings: "Settings") -> None:
+    from infra.index import serve_index
+
+    await serve_index(settings)
+
+
+async def _watch(settings: "Settings", docs: Path) -> None:
+    from infra.publishing import watch_folder
+
+    await watch_folder(settings, root=docs)
+
+
+async def _until_signal(work: "Coroutine[None, None, None]") -> None:
+    """Run a server that ends by being cancelled."""
+    import asyncio
+    import signal
+    from contextlib import suppress
+
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
