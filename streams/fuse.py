@@ -31,8 +31,8 @@ class Fused:
     score: float
     """Weighted mean of the parts that are known."""
     dense: float | None
-    """Cosine similarity; None without a dense leg. For a passage that the leg did not propose, the most it can
-    have.""" sparse: float
+    """Cosine similarity; None without a dense leg. Of a passage that the leg did not propose, the most it can be."""
+    sparse: float
 
 
 def fuse(

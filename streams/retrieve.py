@@ -126,8 +126,8 @@ async def retrieve(
 def rank(
     query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassage], *, stems: Stems | None = None
 ) -> list[Fused]:
-    """Live candidates, best first: fused by the legs' scores, the best of them compared with the question word by
-    word.""" living = Candidates(
+    """Live candidates, best first: fused by the legs' scores, the best compared with the question word by word."""
+    living = Candidates(
         dense=tuple(candidate for candidate in candidates.dense if candidate.point_id in alive),
         sparse=tuple(candidate for candidate in candidates.sparse if candidate.point_id in alive),
     )

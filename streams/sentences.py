@@ -42,8 +42,8 @@ class Sentence:
 
 
 def sentences(text: str) -> list[Sentence]:
-    """The quotable pieces of a passage, in order; they do not overlap, and only white space and rules lie between
-    them.""" found: list[Sentence] = []
+    """The quotable pieces of a passage, in order, without overlap; only white space and rules lie between them."""
+    found: list[Sentence] = []
     for start, end, kind in _regions(text):
         if kind == "prose":
             found += _prose(text, start, end)
