@@ -177,7 +177,9 @@ class _Chunker:
             return left + keys.index(lowest)
         # Repeated blocks (a table of equal lines): the one nearest to the middle, or the cuts would go n deep.
         middle = (row.sums[first] + row.sums[behind]) / 2
-        return min((at for at in range(left, right) if row.keys[at] == lowest), key=lambda at: abs(row.sums[at] - middle))
+        return min(
+            (at for at in range(left, right) if row.keys[at] == lowest), key=lambda at: abs(row.sums[at] - middle)
+        )
 
     def _torn(self, row: _Row, index: int) -> Iterator[ChunkedPassage]:
         """Passages of one atom that is too large: between lines or sentences, then words, then characters."""
@@ -193,7 +195,11 @@ class _Chunker:
 
     def _pieces(self, block: Block, start: int, end: int, depth: int) -> list[tuple[int, int]]:
         if depth == 1:
-            return split_lines(self._text, start, end) if block.kind in _LINE_KINDS else split_sentences(self._text, start, end)
+            return (
+                split_lines(self._text, start, end)
+                if block.kind in _LINE_KINDS
+                else split_sentences(self._text, start, end)
+            )
         # An eighth of the budget in words of a few tokens each: few enough pieces for a document that is one long line.
         return split_words(self._text, start, end, max_chars=max(1, self._max // 2 if depth == 2 else self._max // 8))
 
@@ -251,7 +257,9 @@ def _path_of(blocks: Sequence[Block]) -> tuple[str, ...]:
     first = blocks[0].heading_path
     if blocks[-1].heading_path == first and len(blocks) < 3:
         return first
-    paths = {block.heading_path for block in blocks if block.kind != "heading"} or {block.heading_path for block in blocks}
+    paths = {block.heading_path for block in blocks if block.kind != "heading"} or {
+        block.heading_path for block in blocks
+    }
     return tuple(commonprefix([list(path) for path in paths])) if len(paths) > 1 else next(iter(paths))
 
 

@@ -90,9 +90,7 @@ def _scalar(value: Any) -> str | int | float | bool | None:
     return None
 
 
-def _blocks(
-    text: str, start: int, end: int, entries: list[re.Match[str]], root: tuple[str, ...]
-) -> Iterator[Block]:
+def _blocks(text: str, start: int, end: int, entries: list[re.Match[str]], root: tuple[str, ...]) -> Iterator[Block]:
     """Records one by one; what stands between them in runs of whole entries."""
     pending = start
     for entry in entries:
@@ -114,11 +112,16 @@ def _items(text: str, entry: re.Match[str]) -> Iterator[tuple[int, int, str]]:
     """(start, end, name) of each record in an entry's list; nothing unless they are records of several lines."""
     start, end = entry.span("rest")
     first = _ITEM.search(text, start, end)
-    if first is None or entry["inline"].split("#")[0].strip() or text[start : first.start()].strip() or not _RECORD.match(first[0]):
-        return
-    if "\n" not in text[first.start() : end].split("\n-", 1)[0].rstrip():
+    if (
+        first is None
+        or entry["inline"].split("#")[0].strip()
+        or text[start : first.start()].strip()
+        or not _RECORD.match(first[0])
+    ):
         return
     starts = [item for item in _ITEM.finditer(text, start, end) if len(item["indent"]) <= len(first["indent"])]
+    if text[first.start() : end].rstrip().count("\n") < len(starts):
+        return  # a line each: read better together
     for item, following in zip(starts, [*starts[1:], None], strict=True):
         named = _RECORD.match(item[0])
         name = named["name"].strip().strip("\"'").strip()[:_MAX_NAME_CHARS] if named else ""
