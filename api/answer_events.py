@@ -6,7 +6,7 @@ While Redis holds the stream, its events are passed on. When a hole is found, or
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,7 +80,7 @@ class AnswerReader:
             if pending is not None:
                 pending.cancel()
                 await asyncio.gather(pending, return_exceptions=True)
-            await _close(source)
+            await source.aclose()
 
     async def _is_over(self, tenant: str, question_id: str, deadline_at: datetime) -> bool:
         stored = await self.answers.find(tenant, question_id)
@@ -125,8 +125,3 @@ def _failed(reason: str, detail: str) -> AnswerEvent:
 
 def _overtime(deadline_at: datetime) -> bool:
     return (datetime.now(UTC) - deadline_at).total_seconds() > OVERTIME_S
-
-
-async def _close(source: AsyncIterator[tuple[str, str, str]]) -> None:
-    if isinstance(source, AsyncGenerator):
-        await source.aclose()

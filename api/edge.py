@@ -1,13 +1,11 @@
 """What the routes need, handed in by the composition root."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from api.answer_events import AnswerReader
 from api.auth import Authenticator
 from api.sse import SseOptions
-from streams.model import Collection
 from streams.ports import (
     AnswerStore,
     AnswerStream,
@@ -23,9 +21,6 @@ from streams.ports import (
     StatusBoard,
     VectorIndex,
 )
-
-# Nobody waits longer than this for the log to accept something; then it counts as down.
-LOG_TIMEOUT_S = 1.0
 
 Check = Callable[[], Awaitable[None]]
 """Returns when a dependency answers; raises what is wrong with it."""
@@ -59,8 +54,12 @@ class Edge:
     directory: DocumentDirectory
     status: StatusBoard
     dead_letters: DeadLetterDesk
+    lag: Callable[[], Awaitable[Mapping[str, int]]]
+    """Records that each consumer group has still to read."""
     checks: Mapping[str, Check]
     """Per dependency, how to find out whether it answers."""
+    stalled: Callable[[], tuple[str, ...]] = lambda: ()
+    """Work of this process that has records to read and has not moved for too long."""
     options: EdgeOptions = field(default_factory=EdgeOptions)
 
     @property

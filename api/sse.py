@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 from prometheus_client import Counter, Gauge
@@ -87,11 +88,11 @@ async def _frames(events: AsyncGenerator[AnswerEvent, None], closing: asyncio.Ev
         end.cancel()
 
 
-async def _next(events: AsyncGenerator[AnswerEvent, None], end: asyncio.Future[bool]) -> AnswerEvent | None:
+async def _next(events: AsyncGenerator[AnswerEvent, None], end: asyncio.Future[Any]) -> AnswerEvent | None:
     """The next event; None when there are no more, or when ``end`` comes first."""
-    pending = asyncio.ensure_future(anext(events))
+    pending: asyncio.Future[AnswerEvent] = asyncio.ensure_future(anext(events))
     try:
-        await asyncio.wait({pending, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([pending, end], return_when=asyncio.FIRST_COMPLETED)
         return pending.result() if pending.done() else None
     except StopAsyncIteration:
         return None

@@ -1,0 +1,71 @@
+"""``/livez``, ``/readyz``, ``/health`` and ``/metrics``, at the root, for machines and for people in a hurry."""
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api.edge import Check, Edge
+from api.responses import json_response
+from schemas.api import DependencyHealth, Health, Liveness, Readiness
+from streams.errors import LeatError
+
+CHECK_TIMEOUT_S = 0.8
+
+
+def router(edge: Edge) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/livez", summary="Alive?", response_model=Liveness)
+    async def livez() -> Response:
+        """200 while work moves; 503 when something has stood still for too long and a restart would help."""
+        stalled = edge.stalled()
+        return json_response(Liveness(alive=not stalled, stalled=stalled), status=503 if stalled else 200)
+
+    @router.get("/readyz", summary="Ready for requests?", response_model=Readiness)
+    async def readyz() -> Response:
+        """200 when every dependency answers; 503 also from the moment the process has been asked to stop."""
+        found = await readiness(edge)
+        return json_response(found, status=200 if found.ready else 503)
+
+    @router.get("/health", summary="Both in one, for people", response_model=Health)
+    async def health() -> Response:
+        found, stalled = await readiness(edge), edge.stalled()
+        status = "ok" if found.ready and not stalled else "degraded"
+        body = Health(
+            status=status,
+            version=edge.options.version,
+            ready=found.ready,
+            alive=not stalled,
+            dependencies=found.dependencies,
+        )
+        return json_response(body)
+
+    @router.get("/metrics", summary="Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def readiness(edge: Edge) -> Readiness:
+    """Ask every dependency at once; one that takes too long does not answer."""
+    found = await asyncio.gather(*(_ask(name, check) for name, check in edge.checks.items()))
+    closing = edge.options.sse.closing.is_set()
+    return Readiness(ready=not closing and all(one.ok for one in found), dependencies=tuple(found))
+
+
+async def _ask(name: str, check: Check) -> DependencyHealth:
+    started = time.perf_counter()
+    detail = None
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        detail = f"no answer within {CHECK_TIMEOUT_S} s"
+    except (LeatError, OSError) as error:
+        detail = type(error).__name__  # details may hold addresses; they are in the log
+    return DependencyHealth(
+        name=name, ok=detail is None, detail=detail, took_ms=round((time.perf_counter() - started) * 1000, 1)
+    )
