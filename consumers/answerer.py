@@ -8,7 +8,7 @@ begin a new attempt.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from faststream.kafka import KafkaRouter
 from pydantic import ValidationError
@@ -28,11 +28,15 @@ log = logging.getLogger(__name__)
 MAX_CONCURRENT = 16
 PUBLISH_AGAIN_S = (0.2, 5.0)
 
+Drain = Callable[[float], Awaitable[None]]
+"""Finishes or hands over work in flight, within so many seconds."""
 
-def router(delivery: Delivery, answering: Answering, *, outbox: Outbox) -> KafkaRouter:
-    """Subscribe the answerer to the questions topic."""
+
+def router(delivery: Delivery, answering: Answering, *, outbox: Outbox, drains: list[Drain]) -> KafkaRouter:
+    """Subscribe the answerer to the questions topic; ``drains`` gets what is to be awaited at the end."""
     router = KafkaRouter()
     answerer = Answerer(answering, outbox=outbox)
+    drains.append(answerer.drain)
     delivery.subscribe(router, Subscription(QUESTIONS, max_records=MAX_CONCURRENT), answerer.on_questions_asked)
     return router
 

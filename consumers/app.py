@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from faststream.kafka import KafkaBroker, KafkaRouter
-from infra.resources import Resources, open_resources
 
 from consumers import answerer, chunker, embedder, indexer, recorder
 from consumers.delivery import ConsumerSettings, Delivery, Failure
@@ -21,10 +20,10 @@ from consumers.lanes import Lanes
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.outbox import Outbox
 from infra.kafka.epochs import current_epoch
-from infra.kafka.lag import GroupLag
 from infra.kafka.partitioning import home_partition
 from infra.kafka.security import faststream_security
 from infra.postgres.crashes import PostgresCrashCounter
+from infra.resources import Resources, open_resources
 from infra.settings import Settings
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
@@ -218,7 +217,7 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
         worker=settings.instance_id or f"{socket.gethostname()}-{os.getpid()}",
         grace_s=settings.answer_grace_s,
     )
-    return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox)
+    return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox, drains=wiring.drains)
 
 
 _ROUTERS: dict[str, Callable[[Wiring], KafkaRouter]] = {
@@ -238,8 +237,7 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
         return [every(SWEEP_EVERY_S, sweep, name="sweep")]
     if role == CHUNKER.name:
         handler = wiring.deliveries[CHUNKER.name].handler_of(DOCUMENTS)
-        lag = GroupLag(wiring.settings)
-        redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=lag.read)
+        redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=resources.lag.read)
         return [every(REDRIVE_EVERY_S, redrive.run, name="redrive")]
     return []
 
@@ -249,7 +247,7 @@ def _wanted(roles: Sequence[str]) -> set[str]:
 
 
 _NEEDS: dict[str, set[str]] = {
-    CHUNKER.name: {"catalog", "ledger", "blobs", "parser", "counters", "log_reader"},
+    CHUNKER.name: {"catalog", "ledger", "blobs", "parser", "counters", "log_reader", "lag"},
     EMBEDDER.name: {"catalog", "ledger", "vector_cache", "bulk_embedders"},
     INDEXER.name: {"catalog", "manifests", "vector_cache", "index", "sparse"},
     RECORDER.name: {"outcomes"},
