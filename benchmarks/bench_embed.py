@@ -80,7 +80,8 @@ def counting() -> str:
     errors = [abs(a - b) / b for a, b in zip(fast, exact, strict=True)]
     return (
         f"counting     {size_mb / (middle - started):6.1f} MB/s by words,"
-        f" {size_mb / (ended - middle):5.1f} MB/s exactly, mean error {100 * statistics.mean(errors):.3f} %, worst {100 * max(errors):.2f} %"
+        f" {size_mb / (ended - middle):5.1f} MB/s exactly,"
+        f" mean error {100 * statistics.mean(errors):.3f} %, worst {100 * max(errors):.2f} %"
     )
 
 

@@ -1,6 +1,5 @@
-"""One suite for every embedder: embedded, stand-in, and on servers (our stub; a real Ollama where there is one)."""
+"""One suite for every embedder: embedded, stand-in, and on servers (stubs here, see `test_real_ollama.py`)."""
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,15 +51,9 @@ async def an_embedder(settings: Settings, name: str, purpose: str = "bulk") -> E
     return make_embedder(settings, name, purpose=purpose, model=model)  # type: ignore[arg-type]
 
 
-@pytest_asyncio.fixture(params=["minilm", "minilm-int8", "hash", "ollama", "openai", "real-ollama"])
+@pytest_asyncio.fixture(params=["minilm", "minilm-int8", "hash", "ollama", "openai"])
 async def embedder(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Embedder]:
-    name = request.param
-    if name == "real-ollama":
-        url, model = os.environ.get("LEAT_TEST_OLLAMA_URL"), os.environ.get("LEAT_TEST_OLLAMA_EMBED_MODEL", "minilm")
-        if not url:
-            pytest.skip("LEAT_TEST_OLLAMA_URL is not set")
-        settings, name = settings_module.load(ollama_url=url), f"ollama:{model}"
-    made = await an_embedder(settings, name)
+    made = await an_embedder(settings, request.param)
     yield made
     await made.close()  # type: ignore[attr-defined]
 
