@@ -66,7 +66,10 @@ def _run_consumers(roles: list[str], settings: "Settings") -> None:
     import uvloop
 
     from consumers.app import run as run_consumers
+    from infra.telemetry import configure_logging
 
+    # Once more: FastStream sets up its logger when it is imported.
+    configure_logging("+".join(roles), settings.log_level)
     uvloop.run(run_consumers(roles, settings))
 
 

@@ -71,7 +71,11 @@ def _install(handler: logging.Handler, process: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name, quiet in _QUIET.items():
-        logging.getLogger(name).setLevel(max(quiet, root.level))
+        logger = logging.getLogger(name)
+        logger.setLevel(max(quiet, root.level))
+        # FastStream puts a handler of its own on its loggers, for people.
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def metrics_page() -> tuple[bytes, str]:

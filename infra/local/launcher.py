@@ -105,10 +105,10 @@ class _Launcher:
             with self._progress.step("Starting Leat"):
                 for role in self._roles:
                     await role.start()
-                for unit in (*self._dependencies.ours, *self._roles):
-                    tasks.append(
-                        asyncio.create_task(supervise(unit, say=self._say_death, changed=self._write_run_file))
-                    )
+                tasks += [
+                    asyncio.create_task(supervise(unit, say=self._say_death, changed=self._write_run_file))
+                    for unit in (*self._dependencies.ours, *self._roles)
+                ]
                 if self._options.docs is not None:
                     tasks.append(asyncio.create_task(self._watch(settings, self._options.docs)))
                 await wait_until_ready(settings, (_reachable(host), port), ended=lambda: self._ended)
