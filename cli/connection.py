@@ -29,6 +29,7 @@ def connect(data: Path | None = None) -> Connection:
     settings = load(data_dir=data)
     token = settings.api_token.get_secret_value() if settings.api_token else None
     if data is None and settings.api_url:
+        # Commands that read the log or the database say themselves which address is missing.
         return Connection(settings.api_url.rstrip("/"), token, settings, {})
     run = _run_file(settings.data_dir)
     found = load(

@@ -5,12 +5,10 @@ minute (the safety scan), never a change.
 """
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import logging
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +18,10 @@ from typing import TypeVar
 
 from watchfiles import awatch
 
+from infra.file_change import upsert_of
 from infra.folder import Entry, Folder, Look, Reading, RootGone, batches, read_all
 from infra.settings import Settings
-from schemas.documents import MAX_INLINE_BYTES, Change, ContentReference, DocumentChanged, DocumentKey
+from schemas.documents import Change, DocumentChanged, DocumentKey
 from streams.errors import TransientError, Unavailable
 from streams.ignore import IGNORE_FILES
 from streams.ports import BlobStore, ChangeLog, WatchedFiles
@@ -51,8 +50,6 @@ MAX_INTERACTIVE_UPSERTS = 32
 BATCH_FILES = 200
 BATCH_BYTES = 8 * 1024 * 1024
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
-# Text with other control characters than these is more safely carried as bytes (and six times shorter than escaped).
-_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +419,17 @@ class _Watcher:
             known = {name: self._known[name] for name in readings if name in self._known}
             steps = plan(known, {name: reading.state for name, reading in readings.items()}, live=live)
             events = [
-                (self._key(name), await self._event(batch[name], readings[name], moves.get(name)))
+                (
+                    self._key(name),
+                    await upsert_of(
+                        batch[name],
+                        readings[name],
+                        tenant=self._watched.tenant,
+                        blobs=self._blobs,
+                        source="watcher",
+                        moved_from=moves.get(name),
+                    ),
+                )
                 for name in steps.upserts
             ]
             if events:
@@ -441,26 +448,6 @@ class _Watcher:
 
     def _key(self, document_id: str) -> DocumentKey:
         return DocumentKey(self._watched.tenant, self._watched.collection, document_id)
-
-    async def _event(self, entry: Entry, reading: Reading, moved_from: str | None) -> DocumentChanged:
-        text, data, reference = None, None, None
-        if reading.data is None:
-            # Too large for Leat. The pipeline refuses it by its size, visibly, and never asks for the content.
-            reference = ContentReference(sha256=reading.state.sha256.hex(), size_bytes=reading.state.size_bytes)
-        elif len(reading.data) > MAX_INLINE_BYTES:
-            sha256 = await self._blobs.put(self._watched.tenant, reading.data)
-            reference = ContentReference(sha256=sha256, size_bytes=len(reading.data))
-        else:
-            text = _plain_text(reading.data)
-            data = reading.data if text is None else None
-        return DocumentChanged(
-            text=text,
-            content_base64=None if data is None else base64.b64encode(data),
-            content_reference=reference,
-            moved_from=moved_from,
-            source="watcher",
-            occurred_at=_instant(entry.mtime_ns),
-        )
 
     async def _remember(self, states: Mapping[str, FileState | None]) -> None:
         """The log has acknowledged these: known from now on, whatever becomes of the database."""
@@ -505,21 +492,6 @@ class _Watcher:
                 files=len(self._known),
             )
         )
-
-
-def _plain_text(data: bytes) -> str | None:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return None
-    return None if _CONTROL.search(text) else text
-
-
-def _instant(mtime_ns: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(mtime_ns / 1e9, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None  # A file from the year 292277026596: its clock is not worth repeating.
 
 
 @contextlib.asynccontextmanager

@@ -86,7 +86,7 @@ def asyncapi(
             "messages": {
                 value.__name__: {
                     "name": value.__name__,
-                    "summary": (value.__doc__ or "").strip().splitlines()[0],
+                    "summary": _summary(value),
                     "contentType": "application/json",
                     "payload": {"$ref": f"{_SCHEMAS}{value.__name__}"},
                 }
@@ -96,6 +96,10 @@ def asyncapi(
             "schemas": event_schemas(ref_template=f"{_SCHEMAS}{{model}}"),
         },
     }
+
+
+def _summary(model: type[Event]) -> str:
+    return (model.__doc__ or model.__name__).strip().splitlines()[0]
 
 
 def _channel(topic: Topic, prefix: str) -> dict[str, Any]:
