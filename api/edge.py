@@ -58,6 +58,8 @@ class Edge:
     """Records that each consumer group has still to read."""
     checks: Mapping[str, Check]
     """Per dependency, how to find out whether it answers."""
+    dispensable: frozenset[str] = frozenset()
+    """Dependencies without which requests are still served."""
     stalled: Callable[[], tuple[str, ...]] = lambda: ()
     """Work of this process that has records to read and has not moved for too long."""
     options: EdgeOptions = field(default_factory=EdgeOptions)

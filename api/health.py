@@ -25,16 +25,16 @@ def router(edge: Edge) -> APIRouter:
 
     @router.get("/readyz", summary="Ready for requests?", response_model=Readiness)
     async def readyz() -> Response:
-        """200 when every dependency answers; 503 also from the moment the process has been asked to stop."""
+        """200 when every required dependency answers; 503 also from the moment the process has been asked to stop."""
         found = await readiness(edge)
         return json_response(found, status=200 if found.ready else 503)
 
     @router.get("/health", summary="Both in one, for people", response_model=Health)
     async def health() -> Response:
         found, stalled = await readiness(edge), edge.stalled()
-        status = "ok" if found.ready and not stalled else "degraded"
+        fine = found.ready and not stalled and all(one.ok for one in found.dependencies)
         body = Health(
-            status=status,
+            status="ok" if fine else "degraded" if found.ready else "down",
             version=edge.options.version,
             ready=found.ready,
             alive=not stalled,
@@ -51,12 +51,14 @@ def router(edge: Edge) -> APIRouter:
 
 async def readiness(edge: Edge) -> Readiness:
     """Ask every dependency at once; one that takes too long does not answer."""
-    found = await asyncio.gather(*(_ask(name, check) for name, check in edge.checks.items()))
+    asked = (_ask(name, check, required=name not in edge.dispensable) for name, check in edge.checks.items())
+    found = await asyncio.gather(*asked)
     closing = edge.options.sse.closing.is_set()
-    return Readiness(ready=not closing and all(one.ok for one in found), dependencies=tuple(found))
+    ready = not closing and all(one.ok for one in found if one.required)
+    return Readiness(ready=ready, dependencies=tuple(found))
 
 
-async def _ask(name: str, check: Check) -> DependencyHealth:
+async def _ask(name: str, check: Check, *, required: bool) -> DependencyHealth:
     started = time.perf_counter()
     detail = None
     try:
@@ -67,5 +69,9 @@ async def _ask(name: str, check: Check) -> DependencyHealth:
     except (LeatError, OSError) as error:
         detail = type(error).__name__  # details may hold addresses; they are in the log
     return DependencyHealth(
-        name=name, ok=detail is None, detail=detail, took_ms=round((time.perf_counter() - started) * 1000, 1)
+        name=name,
+        ok=detail is None,
+        required=required,
+        detail=detail,
+        took_ms=round((time.perf_counter() - started) * 1000, 1),
     )

@@ -46,7 +46,9 @@ def run(
     elif wanted == ["watcher"] and docs is not None:
         asyncio.run(_until_signal(_watch(settings, docs)))
     elif wanted == ["api"]:
-        asyncio.run(_api(settings))
+        import uvloop
+
+        uvloop.run(_api(settings))
     else:
         _run_consumers(wanted, settings)
 

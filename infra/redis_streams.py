@@ -147,6 +147,11 @@ class RedisAnswerStream:
         async with self._command():
             return await self._presence.anyone(question_id)
 
+    async def check(self) -> None:
+        """Raises ``Unavailable`` when Redis does not answer."""
+        async with self._command():
+            await self._redis.echo("leat")
+
     async def close(self) -> None:
         """Stop following; the client belongs to whoever made it."""
         await self._presence.close()

@@ -239,6 +239,8 @@ class ReplayAccepted(Event):
 class DependencyHealth(Event):
     name: str
     ok: bool
+    required: bool = True
+    """False: without it requests are still served, if slower or by another way."""
     detail: str | None = None
     took_ms: float
 

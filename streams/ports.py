@@ -4,7 +4,7 @@ Every method may raise ``TransientError`` (try again in a moment) or ``Unavailab
 errors are named in the docstrings. Calls are idempotent: doing it twice is doing it once.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -294,7 +294,7 @@ class AnswerStream(Protocol):
         """
         ...
 
-    def read(self, question_id: str, *, after: str | None) -> AsyncIterator[tuple[str, str, str]]:
+    def read(self, question_id: str, *, after: str | None) -> AsyncGenerator[tuple[str, str, str], None]:
         """(id, event name, JSON data) behind ``after``, live, until a terminal event. None: from the beginning.
 
         A reader counts as present (see ``attended``) while the iterator is open.
