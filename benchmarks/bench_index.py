@@ -1,4 +1,4 @@
-"""The index process through its socket: writing, giving vectors, hybrid searching under a filter, alone and while it loads.
+"""The index process through its socket: writing, giving vectors, hybrid search under a filter, alone and under load.
 
     python -m benchmarks.bench_index [--points 14000] [--dimensions 384] [--json]
 

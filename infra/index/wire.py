@@ -6,6 +6,7 @@ vectors and terms travel as packed arrays of many points: taking numbers apart o
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -98,13 +99,18 @@ def _pack_payload(payload: PointPayload) -> list[Any]:
         payload.document_id,
         payload.level_rank,
         payload.groups,
-        dict(payload.metadata),
+        _pack_metadata(payload.metadata),
     ]
 
 
 def _unpack_payload(packed: list[Any]) -> PointPayload:
     tenant, generation_id, document_id, level_rank, groups, metadata = packed
-    return PointPayload(tenant, generation_id, document_id, level_rank, tuple(groups), metadata)
+    return PointPayload(tenant, generation_id, document_id, level_rank, tuple(groups), json.loads(metadata))
+
+
+def _pack_metadata(metadata: Mapping[str, Any]) -> str:
+    """As JSON: metadata comes from people, and msgpack refuses their 20-digit numbers and half characters."""
+    return json.dumps(dict(metadata), default=str)
 
 
 def _pack_terms(vectors: Sequence[SparseVector]) -> list[Any]:
@@ -132,12 +138,19 @@ def _unpack_terms(packed: list[Any]) -> list[SparseVector]:
 
 def pack_scope(scope: IndexScope) -> list[Any]:
     filters = {key: _plain(value) for key, value in scope.filters.items()}
-    return [scope.tenant, scope.generation_id, scope.max_level_rank, scope.groups, scope.every_group, filters]
+    return [
+        scope.tenant,
+        scope.generation_id,
+        scope.max_level_rank,
+        scope.groups,
+        scope.every_group,
+        _pack_metadata(filters),
+    ]
 
 
 def unpack_scope(packed: list[Any]) -> IndexScope:
     tenant, generation_id, max_level_rank, groups, every_group, filters = packed
-    return IndexScope(tenant, generation_id, max_level_rank, tuple(groups), every_group, filters)
+    return IndexScope(tenant, generation_id, max_level_rank, tuple(groups), every_group, json.loads(filters))
 
 
 def pack_query(dense: FloatVector | None, sparse: SparseVector | None) -> list[Any]:

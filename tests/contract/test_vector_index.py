@@ -258,7 +258,7 @@ async def test_a_search_sees_exactly_what_its_scope_allows(index: Index, space: 
 async def test_filters_match_a_value_or_any_of_a_list(index: Index, space: str) -> None:
     guide = a_point("guide.md", metadata={"language": "en", "tags": ["a", "b"], "year": 2024, "draft": False})
     notes = a_point("notes.md", metadata={"language": "pt", "tags": ["b"], "year": 2025, "draft": True})
-    bare = a_point("bare.md", metadata={"abstract": "long " * 100, "we.ird key": "x", "year": "2024"})
+    bare = a_point("bare.md", metadata={"abstract": "long " * 100, "we.ird key": "x", "year": "2024", "isbn": 10**30})
     await index.upsert(space, [guide, notes, bare])
 
     async def found(**filters: object) -> set[UUID]:
@@ -275,6 +275,7 @@ async def test_filters_match_a_value_or_any_of_a_list(index: Index, space: str) 
     assert await found(document_id=["bare.md", "guide.md"]) == ids_of(bare, guide)
     assert await found(abstract="long " * 100) == ids_of(bare)
     assert await found(**{"we.ird key": "x"}) == ids_of(bare)
+    assert await found(isbn=10**30) == ids_of(bare)
     assert await found(language=[]) == set()
     assert await found(unknown="x") == set()
 
@@ -366,6 +367,20 @@ async def test_a_space_is_created_once_and_keeps_its_dimensions(index: Index, sp
         await index.ensure_space(space, DIMENSIONS + 1)
 
 
+# Who does not answer
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(index_socket=Path("/nowhere/index.sock")), Settings(qdrant_url="http://127.0.0.1:1")]
+)
+async def test_an_index_that_does_not_answer_is_unavailable(settings: Settings) -> None:
+    index = make_index(settings)
+    for call in (index.check(), index.count("space", 1), index.upsert("space", [a_point("doc")])):
+        with pytest.raises(Unavailable, match="index is not available"):
+            await call
+    await index.close()
+
+
 # What lasts: the engine in this process
 
 
@@ -396,6 +411,27 @@ async def test_a_space_that_was_half_created_is_created_again(tmp_path: Path) ->
         await index.ensure_space("space", DIMENSIONS)
         await index.upsert("space", [a_point("doc")])
         assert await index.count("space", 1) == 1
+
+
+async def test_giving_back_the_room_of_dead_points_keeps_the_living(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"FLUSH_INTERVAL_S": 0.02, "QUIET_S": 0.0, "VACUUM_MIN_POINTS": 100}.items():
+        monkeypatch.setattr(f"infra.index.edge.{name}", value)
+    caplog.set_level("INFO", "infra.index.edge")
+    async with edge(tmp_path) as index:
+        await index.ensure_space("space", DIMENSIONS)
+        points = [a_point(f"doc-{number}", dense=a_vector(number)) for number in range(400)]
+        await index.upsert("space", points)
+        await index.delete("space", [point.point_id for point in points[:300]])
+        async with asyncio.timeout(10):
+            while "space_vacuumed" not in caplog.messages:
+                await asyncio.sleep(0.01)
+        assert await index.count("space", 1) == 100
+        assert set(await by_words(index, "space")) <= ids_of(*points[300:])
+        await index.upsert("space", points[:1])
+    async with edge(tmp_path) as index:
+        assert await index.count("space", 1) == 101
 
 
 # What lasts: the index process
@@ -456,7 +492,7 @@ async def test_kill_9_loses_nothing_acknowledged(process: IndexProcess, client: 
 
     writing = asyncio.create_task(write())
     async with asyncio.timeout(20):
-        while len(acknowledged) < 400:  # noqa: ASYNC110
+        while len(acknowledged) < 400:
             await asyncio.sleep(0.01)
     await process.kill()
     with pytest.raises(Unavailable):
