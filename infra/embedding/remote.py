@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,7 +96,7 @@ class RemoteEmbedder:
         return self._model
 
     async def embed_passages(self, texts: Sequence[str]) -> FloatMatrix:
-        prefixed = [self._known.passage_prefix + text for text in texts]
+        prefixed = [self._known.passage_prefix + _composed(text) for text in texts]
         vectors = np.empty((len(texts), self._model.dimensions), np.float32)
         async with self._turn:
             for batch in _batches(prefixed):
@@ -104,7 +105,7 @@ class RemoteEmbedder:
 
     async def embed_query(self, text: str) -> FloatVector:
         async with self._turn:
-            vector: FloatVector = (await self._embed([self._known.query_prefix + text]))[0]
+            vector: FloatVector = (await self._embed([self._known.query_prefix + _composed(text)]))[0]
         return vector
 
     async def close(self) -> None:
@@ -138,6 +139,13 @@ class RemoteEmbedder:
                 f"{self._model.fingerprint}); reindex the collection, or bring the old model back"
             )
         self._checked_at = time.monotonic()
+
+
+def _composed(text: str) -> str:
+    """In NFC: Ollama (seen on 0.9.6) keeps accents that come as separate code points, as in file names and texts from
+    macOS, where the model's own tokenizer drops them. One such word has a cosine of 0.34 to what it should be.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[slice]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -63,11 +64,11 @@ async def test_its_vectors_equal_ours(name: str, settings: Settings) -> None:
     model = await describe_model(settings, name)
     assert model.dimensions == 384
     theirs = make_embedder(settings, name, purpose="bulk", model=model)
-    texts = [row["text"] for row in json.loads(GOLDEN.read_text())[:-1]]
+    texts = [row["text"] for row in json.loads(GOLDEN.read_text())]
+    texts += [unicodedata.normalize("NFD", text) for text in texts]
     ours = await make_embedder(settings, "minilm", purpose="bulk").embed_passages(texts)
     cosines = (await theirs.embed_passages(texts) * ours).sum(axis=1)
-    assert np.median(cosines) >= 0.999, cosines
-    assert (cosines >= 0.999).mean() >= 0.8, cosines
+    assert cosines.min() >= 0.999, cosines
 
 
 async def test_a_text_longer_than_the_model_reads_is_cut_by_us(settings: Settings) -> None:
