@@ -28,6 +28,7 @@ from infra.settings import Settings
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
 from streams import outcomes
+from streams.epoch import EpochWatch
 from streams.respond import Answering
 from streams.topology import ANSWERER, CHUNKER, EMBEDDER, INDEXER, RECORDER, STAGES, Stage
 
@@ -56,7 +57,7 @@ class Wiring:
     outbox: Outbox
     lanes: Lanes
     crashes: PostgresCrashCounter
-    epoch: int
+    epochs: EpochWatch
     stop: asyncio.Event
     bug: BaseException | None = None
     deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Wiring:
     def outcome_of(self, failure: Failure) -> IndexCommitted | None:
         """The public outcome of a record that goes to the dead letters."""
         at = datetime.now(UTC)
-        return outcomes.failed(failure.record, failure.error, revision=failure.revision, epoch=self.epoch, at=at)
+        return outcomes.failed(failure.record, failure.error, revision=failure.revision, epoch=self.epochs.epoch, at=at)
 
     def on_bug(self, error: BaseException) -> None:
         self.bug = self.bug or error
@@ -118,6 +119,7 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
     """Everything built and subscribed; on leaving, work in flight is finished, then what was opened is closed."""
     async with open_resources(settings, want=_wanted(roles)) as resources:
         broker = make_broker(settings)
+        look_up_epoch = partial(current_epoch, settings, resources.pool)
         wiring = Wiring(
             settings=settings,
             resources=resources,
@@ -125,7 +127,7 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
             outbox=Outbox(broker, prefix=settings.topic_prefix),
             lanes=Lanes(),
             crashes=await PostgresCrashCounter.load(resources.pool),
-            epoch=await current_epoch(settings, resources.pool),
+            epochs=EpochWatch(await look_up_epoch(), look=look_up_epoch),
             stop=stop,
         )
         for role in roles:
@@ -171,7 +173,7 @@ def _chunker(wiring: Wiring) -> KafkaRouter:
         counter_of=resources.counter_of,
         log_reader=resources.log_reader,
         home_of=lambda key: home_partition(key, settings.partitions),
-        epoch_of_log=lambda: wiring.epoch,
+        epochs=wiring.epochs,
     )
     return chunker.router(wiring.delivery(CHUNKER), parts, outbox=wiring.outbox, lanes=wiring.lanes)
 

@@ -21,6 +21,7 @@ from schemas.topics import BULK, CHUNKS, CHUNKS_BULK, DOCUMENTS, INDEX_COMMITS, 
 from streams.admit import admission, with_access
 from streams.cut import content_of, cut, deletion
 from streams.decode import IncomingChange, decode, is_neutralised
+from streams.epoch import EpochWatch
 from streams.errors import PermanentError
 from streams.model import Admission, AdmissionRequest, Generation, Verdict
 from streams.outcomes import applied_at_once, superseded
@@ -41,7 +42,7 @@ class ChunkerParts:
     log_reader: LogReader
     home_of: Callable[[bytes], int]
     """The partition where records with this key belong."""
-    epoch_of_log: Callable[[], int]
+    epochs: EpochWatch
 
 
 def router(delivery: Delivery, parts: ChunkerParts, *, outbox: Outbox, lanes: Lanes) -> KafkaRouter:
@@ -136,8 +137,13 @@ class Chunker:
             await _send_home(record, incoming, home, sending)
             return None
         collection = await self._parts.catalog.collection(incoming.key.tenant, incoming.key.collection)
-        epoch = self._parts.epoch_of_log()
-        return _Arrival(record, incoming, admission(incoming, record, collection=collection, epoch=epoch))
+        epoch = await self._parts.epochs.at(record.partition, record.offset)
+        offset = record.offset
+        if (sent_home_from := record.header(headers.ORIGIN)) is not None:
+            # Sent home twice, after a crash: the copy ranks where the first one did, and so below what came between.
+            offset = await self._parts.ledger.first_offset(f"{epoch}/{sent_home_from}", record.offset)
+        request = admission(incoming, record, collection=collection, epoch=epoch, ranked_at=offset)
+        return _Arrival(record, incoming, request)
 
     async def _follow_up(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
         """Publish what follows from an admitted change."""

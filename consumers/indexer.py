@@ -101,6 +101,9 @@ class Words:
         plans = await self._plan(generation, batch)
         await self._write_points(generation, plans)
         applied = await self._parts.manifests.flip([planned.flip for planned in plans])
+        for planned, ok in zip(plans, applied, strict=True):
+            if planned.born and not ok:
+                await self._parts.manifests.discard(generation.space, [passage.point_id for passage in planned.born])
         await self._catch_up_vectors(generation, plans, applied)
         if generation.state is not GenerationState.SERVING:
             return []

@@ -23,11 +23,13 @@ def origin_of(incoming: IncomingChange, record: Record, *, epoch: int) -> Origin
     )
 
 
-def revision(incoming: IncomingChange, record: Record, *, ordering: Ordering, epoch: int) -> int:
+def revision(
+    incoming: IncomingChange, record: Record, *, ordering: Ordering, epoch: int, ranked_at: int | None = None
+) -> int:
     """The number by which changes of this document are ordered; the highest wins.
 
     A record that was published again (the winner behind a loser, a merged access change) keeps the revision that its
-    header says.
+    header says. ``ranked_at``: the offset that counts, where it is not the record's own.
 
     Raises:
         InvalidRecord: ``source-version-missing``, in a collection that is ordered by it.
@@ -36,7 +38,7 @@ def revision(incoming: IncomingChange, record: Record, *, ordering: Ordering, ep
     if again is not None and again.isdigit():
         return int(again)
     if ordering is Ordering.LOG:
-        return revision_of(epoch, record.offset)
+        return revision_of(epoch, record.offset if ranked_at is None else ranked_at)
     if incoming.source_version is None:
         raise InvalidRecord(
             "source-version-missing",
@@ -46,14 +48,16 @@ def revision(incoming: IncomingChange, record: Record, *, ordering: Ordering, ep
     return incoming.source_version
 
 
-def admission(incoming: IncomingChange, record: Record, *, collection: Collection, epoch: int) -> AdmissionRequest:
+def admission(
+    incoming: IncomingChange, record: Record, *, collection: Collection, epoch: int, ranked_at: int | None = None
+) -> AdmissionRequest:
     """What the ledger needs to fold this record in. Raises as ``revision`` does."""
     changed = incoming.changed
     is_access_change = changed.change is Change.ACCESS
     groups = changed.allowed_groups
     return AdmissionRequest(
         key=incoming.key,
-        revision=revision(incoming, record, ordering=collection.ordering, epoch=epoch),
+        revision=revision(incoming, record, ordering=collection.ordering, epoch=epoch, ranked_at=ranked_at),
         change=changed.change,
         origin=origin_of(incoming, record, epoch=epoch),
         access_level=changed.access_level or collection.default_access_level,

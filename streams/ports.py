@@ -180,6 +180,10 @@ class DocumentLedger(Protocol):
         """Fold changes in, in order; one answer per request. After it returns, a deletion or access change is in force."""
         ...
 
+    async def first_offset(self, sent_home_from: str, offset: int) -> int:
+        """Where the record sent home from there arrived first: this offset, or an earlier one if it comes once more."""
+        ...
+
     async def heads(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         """The newest admitted revision per document."""
         ...
@@ -202,6 +206,10 @@ class ManifestStore(Protocol):
 
     async def mark_embedded(self, generation_id: int, point_ids: Sequence[UUID]) -> None:
         """Their vectors are in the index. Documents without a missing vector become *embedded*."""
+        ...
+
+    async def discard(self, space: str, point_ids: Sequence[UUID]) -> None:
+        """Put points that no live passage has into the garbage: they were written for a flip that the fence refused."""
         ...
 
     async def take_garbage(self, *, older_than_s: float, limit: int) -> list[tuple[str, UUID]]:

@@ -66,6 +66,12 @@ returning $1::integer as n, d.*,
     (select before.revision = $5 and before.change = $6 from before) as known_before
 """
 
+_FIRST_OFFSET = """
+insert into sent_home as s (sent_home_from, record_offset) values ($1, $2)
+on conflict (sent_home_from) do update set record_offset = least(s.record_offset, excluded.record_offset)
+returning record_offset
+"""
+
 _HEADS = """
 select n::integer - 1 as n, d.*
 from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (tenant, collection, document_id, n)
@@ -96,6 +102,9 @@ class PostgresDocumentLedger:
                     request = requests[old_news[row["n"]]]
                     admissions[old_news[row["n"]]] = _admission(_judge(row, request), row, request)
         return [admissions[n] for n in range(len(requests))]
+
+    async def first_offset(self, sent_home_from: str, offset: int) -> int:
+        return int(await self._pool.fetchval(_FIRST_OFFSET, sent_home_from, offset))
 
     async def heads(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         rows = await self._pool.fetch(_HEADS, *columns_of(keys))

@@ -127,6 +127,18 @@ class PostgresManifestStore:
             await connection.execute(_LOCK_MANIFESTS, generation_id, point_ids)
             await connection.execute(_MARK_EMBEDDED, generation_id, point_ids)
 
+    async def discard(self, space: str, point_ids: Sequence[UUID]) -> None:
+        await self._pool.execute(
+            """
+            insert into garbage (point_id, space)
+            select point_id, $1 from unnest($2::uuid[]) as written (point_id)
+            where not exists (select from passages where passages.point_id = written.point_id)
+            on conflict do nothing
+            """,
+            space,
+            point_ids,
+        )
+
     async def take_garbage(self, *, older_than_s: float, limit: int) -> list[tuple[str, UUID]]:
         """Dead points (space, id), oldest first. They stay in the table until ``forget_garbage``."""
         rows = await self._pool.fetch(

@@ -299,3 +299,10 @@ create table crashes (
     last_at        timestamptz not null default now(),
     primary key (consumer_group, record_name)
 );
+
+-- Records that arrived in another partition than their document's, and where they arrived when they were sent home.
+create table sent_home (
+    sent_home_from text primary key,       -- epoch/topic/partition/offset
+    record_offset  bigint not null,
+    noticed_at     timestamptz not null default now()
+);

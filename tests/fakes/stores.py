@@ -110,9 +110,14 @@ class InMemoryCatalog:
 class InMemoryDocumentLedger:
     def __init__(self, world: World) -> None:
         self._documents = world.documents
+        self._first_offsets: dict[str, int] = {}
 
     async def admit(self, requests: Sequence[AdmissionRequest]) -> list[Admission]:
         return [self._admit(request) for request in requests]
+
+    async def first_offset(self, sent_home_from: str, offset: int) -> int:
+        self._first_offsets[sent_home_from] = min(offset, self._first_offsets.get(sent_home_from, offset))
+        return self._first_offsets[sent_home_from]
 
     async def heads(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         return {key: self._documents[key].head.revision for key in keys if key in self._documents}
@@ -242,6 +247,11 @@ class InMemoryManifestStore:
             if of_generation == generation_id:
                 for point_id in manifest.passages.keys() & set(point_ids):
                     manifest.passages[point_id] = replace(manifest.passages[point_id], embedded=True)
+
+    async def discard(self, space: str, point_ids: Sequence[UUID]) -> None:
+        live = {point_id for manifest in self._world.manifests.values() for point_id in manifest.passages}
+        for point_id in set(point_ids) - live:
+            self._world.garbage.setdefault(point_id, (space, datetime.now(UTC)))
 
     async def take_garbage(self, *, older_than_s: float, limit: int) -> list[tuple[str, UUID]]:
         old = datetime.now(UTC) - timedelta(seconds=older_than_s)
