@@ -3,16 +3,14 @@
 A document is a row of blocks with possible cuts between them. What fits the budget stays whole; what does not is cut at
 its strongest cut (the highest heading, else the paragraph whose opening words have the lowest hash), and each side
 is treated in the same way. Every decision is taken from the blocks inside the stretch in question, so an edit moves
-no boundary elsewhere: it changes the passage that holds it, and makes two of it at most where it has outgrown the budget.
+no boundary elsewhere: it changes the passage that holds it, or makes two of it where it has outgrown the budget.
 """
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
-from os.path import commonprefix
 from zlib import crc32
 
 from schemas.pipeline import ChunkedPassage
@@ -20,7 +18,7 @@ from streams.model import Block, ParsedDocument
 from streams.ports import TokenCounter
 from streams.split import split_lines, split_sentences, split_words
 
-# Below this share of the budget an estimate is believed; above it the tokenizer counts. Estimates are 11 % off at worst.
+# Below this share of the budget an estimate is believed; above it the tokenizer counts.
 _ESTIMATE_TRUSTED_SHARE = 0.9
 # Short sections under one parent share a passage while they are this small together: one topic per passage embeds
 # better, but a line of ten tokens embeds as noise.
@@ -57,10 +55,11 @@ def content_hash(heading_path: Sequence[str], text: str) -> bytes:
 def chunk(parsed: ParsedDocument, *, max_tokens: int, overlap: int, counter: TokenCounter) -> list[ChunkedPassage]:
     """Passages of a document in reading order; the same document always gives the same ones.
 
-    ``text[start:end]`` of the document is the passage's text, and every character of a block is in a passage. What is embedded
-    (``embedded_text``) has at most ``max_tokens`` tokens by ``counter.count_exact``. A block that is larger is cut between lines
-    or sentences, then words, then characters; a passage that begins inside a block repeats up to ``overlap`` tokens of
-    whole sentences before it, where they fit.
+    ``text[start:end]`` of the document is the passage's text, and every character of a block is in a passage. What is
+    embedded (``embedded_text``) has at most ``max_tokens`` tokens by ``counter.count_exact``. A larger block is cut
+    between lines or sentences, then words, then characters; a passage that begins inside a block repeats up to
+    ``overlap`` tokens of whole sentences before it, where they fit. Between whole blocks nothing is torn, so nothing
+    is repeated: then an edit touches no neighbour.
     """
     return list(_Chunker(parsed, max_tokens, min(overlap, max_tokens // 2), counter).passages())
 
@@ -130,9 +129,8 @@ class _Chunker:
         size = row.size(first, behind)
         if size > self._max:
             return None
-        if behind - first > 1 and not row.depth and size > self._max * _MERGED_SECTIONS_SHARE:
-            if min(row.keys[first + 1 : behind]) >> _RANK_SHIFT <= _DEEPEST_HEADING:
-                return None
+        if size > self._max * _MERGED_SECTIONS_SHARE and _holds_sections(row, first, behind):
+            return None
         path, page = _path_of(row.blocks[first:behind]), row.blocks[first].page
         start, end = row.starts[first], row.ends[behind - 1]
         text = self._text[start:end]
@@ -244,6 +242,11 @@ def _stretches(blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
         yield first, len(blocks)
 
 
+def _holds_sections(row: _Row, first: int, behind: int) -> bool:
+    """Whether a heading inside the stretch starts a section that could stand alone."""
+    return behind - first > 1 and min(row.keys[first + 1 : behind]) >> _RANK_SHIFT <= _DEEPEST_HEADING
+
+
 def _rank(block: Block, after_heading: bool) -> int:
     if after_heading:
         return _AFTER_HEADING_RANK
@@ -257,13 +260,14 @@ def _path_of(blocks: Sequence[Block]) -> tuple[str, ...]:
     first = blocks[0].heading_path
     if blocks[-1].heading_path == first and len(blocks) < 3:
         return first
-    paths = {block.heading_path for block in blocks if block.kind != "heading"} or {
-        block.heading_path for block in blocks
-    }
-    return tuple(commonprefix([list(path) for path in paths])) if len(paths) > 1 else next(iter(paths))
-
-
-_BLANKS_AROUND = re.compile(r"\s*")
+    paths = {block.heading_path for block in blocks if block.kind != "heading"}
+    shared, *others = paths or {block.heading_path for block in blocks}
+    for path in others:
+        depth = next(
+            (i for i, (a, b) in enumerate(zip(shared, path, strict=False)) if a != b), min(len(shared), len(path))
+        )
+        shared = shared[:depth]
+    return shared
 
 
 def _passage(text: str, start: int, end: int, path: tuple[str, ...], page: int | None, tokens: int) -> ChunkedPassage:

@@ -66,18 +66,16 @@ _ENDINGS: dict[str, str] = {
     ".yml": "application/yaml",
     ".toml": "application/toml",
     ".xml": "application/xml",
-} | {
-    ending: "text/plain"
-    for ending in (".txt", ".text", ".rst", ".adoc", ".asciidoc", ".org", ".tex", ".log", ".ini", ".cfg", ".conf", ".srt")
-} | {
-    ending: "text/x-source"
-    for ending in (
-        ".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".kts", ".scala", ".go", ".rs", ".c", ".h",
-        ".cc", ".cpp", ".cxx", ".hpp", ".cs", ".swift", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".sh", ".bash", ".zsh",
-        ".ps1", ".sql", ".proto", ".graphql", ".tf", ".hs", ".ml", ".ex", ".exs", ".erl", ".clj", ".dart", ".vue", ".svelte",
-        ".css", ".scss", ".gradle", ".cmake", ".zig", ".nim", ".m", ".mm",
-    )
-}  # fmt: skip
+}
+_PLAIN_TEXT_ENDINGS = """
+    .txt .text .rst .adoc .asciidoc .org .tex .log .ini .cfg .conf .srt
+""".split()  # noqa: SIM905
+_SOURCE_ENDINGS = """
+    .py .pyi .js .mjs .cjs .jsx .ts .tsx .java .kt .kts .scala .go .rs .c .h .cc .cpp .cxx .hpp .cs .swift .rb
+    .php .pl .lua .r .jl .sh .bash .zsh .ps1 .sql .proto .graphql .tf .hs .ml .ex .exs .erl .clj .dart .vue
+    .svelte .css .scss .gradle .cmake .zig .nim .m .mm
+""".split()  # noqa: SIM905
+_ENDINGS |= dict.fromkeys(_PLAIN_TEXT_ENDINGS, "text/plain") | dict.fromkeys(_SOURCE_ENDINGS, "text/x-source")
 
 # Formats that people try and that we do not read: refused by name rather than indexed as noise.
 _REFUSED_ENDINGS = {

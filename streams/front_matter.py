@@ -62,7 +62,7 @@ def read_front_matter(text: str) -> FrontMatter | None:
 
 def _values(entry: re.Match[str]) -> dict[str, Any]:
     """The entry's value if it is a scalar or a list of scalars."""
-    if len(entry["rest"]) > 65536 or (first := _ITEM.search(entry["rest"])) and _RECORD.match(first[0]):
+    if len(entry["rest"]) > 65536 or ((first := _ITEM.search(entry["rest"])) and _RECORD.match(first[0])):
         return {}
     try:
         loaded = yaml.load(entry[0], _Loader)  # noqa: S506 - a safe loader

@@ -2,8 +2,8 @@
 
 import re
 
-# Behind a full stop, question or exclamation mark (with closing quotes and brackets) and white space; behind the marks of
-# Chinese and Japanese without any; at line ends with a blank or an item. Abbreviations cost a cut at most.
+# Behind a full stop, question or exclamation mark (with closing quotes and brackets) and white space; behind the marks
+# of Chinese and Japanese without any; at line ends. An abbreviation costs a cut at most.
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?=\s)\s+|[。！？｡．]+[」』”’）]*\s*|\n\s*")
 _LINE_END = re.compile(r"\n")
 _WORD_END = re.compile(r"\s+")

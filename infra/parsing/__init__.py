@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def make_parser(settings: "Settings") -> "DocumentParser":
-    """The ``Parser`` of an installation; ``await close()`` it. The child process starts with the first binary document."""
+    """The ``Parser`` of an installation; ``await close()`` it. The child starts with the first binary document."""
     # Imported here because the child process imports this package too, and must stay small.
     from infra.parsing.parser import DocumentParser
 

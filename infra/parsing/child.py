@@ -1,7 +1,7 @@
-"""The process that parses hostile formats: ``python -m infra.parsing.child MEMORY_BYTES TIMEOUT_S``, frames on stdin and stdout.
+"""The process that parses hostile formats: ``python -m infra.parsing.child MEMORY_BYTES TIMEOUT_S``.
 
-It holds no secrets, opens no files and no connections. Limits of the operating system end it when a document goes too far; the
-parent starts another one.
+Frames come on stdin and go to stdout. It holds no secrets, opens no files and no connections. Limits of the operating
+system end it when a document goes too far; the parent starts another one.
 """
 
 import os
@@ -51,7 +51,7 @@ def main() -> int:
 def out_of_memory(memory_bytes: int) -> UnreadableDocument:
     return UnreadableDocument(
         "parser-out-of-memory",
-        f"reading the document takes more than {memory_bytes // 2**20} MiB: split it, or raise LEAT_PARSE_MEMORY_BYTES.",
+        f"the document needs more than {memory_bytes // 2**20} MiB: split it, or raise LEAT_PARSE_MEMORY_BYTES.",
     )
 
 

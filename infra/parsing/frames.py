@@ -1,4 +1,4 @@
-"""What parser process and parent say to each other: a length, then msgpack. Not pickle: the child reads hostile files."""
+"""Between parent and parser process: a length, then msgpack. Not pickle: the child reads hostile files."""
 
 from typing import Any
 

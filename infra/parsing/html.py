@@ -10,11 +10,13 @@ from streams.model import ParsedDocument
 _SKIPPED = frozenset(
     {"script", "style", "noscript", "template", "head", "svg", "iframe", "object", "-comment", "_comment"}
 )
-_BLOCKS = frozenset({
-    "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption",
-    "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html", "legend", "li", "main", "nav", "ol",
-    "option", "p", "pre", "section", "select", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
-})  # fmt: skip
+_BLOCKS = frozenset(
+    """
+    address article aside blockquote body caption dd details div dl dt fieldset figcaption figure footer form
+    h1 h2 h3 h4 h5 h6 header hr html legend li main nav ol option p pre section select summary table tbody td
+    tfoot th thead tr ul
+    """.split()  # noqa: SIM905
+)
 _KINDS = {"li": "list-item", "tr": "table-row", "pre": "code"}
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
@@ -46,7 +48,7 @@ def _metadata(tree: LexborHTMLParser) -> dict[str, str]:
 
 
 def _runs(body: LexborNode) -> Iterator[tuple[str, str]]:
-    """(tag of the block, its text) per run of inline content. A walk with a stack of our own: hostile pages nest deeply."""
+    """(tag of the block, its text) per run of inline content. No recursion: hostile pages nest deeply."""
     pieces: list[str] = []
     owner = "p"
     # (node, None) enters a node; (None, tag) leaves a block and goes back to its parent's tag.

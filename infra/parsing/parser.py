@@ -50,8 +50,8 @@ class DocumentParser:
         if size > self._max_document_bytes:
             raise UnreadableDocument(
                 "document-too-large",
-                f"{content.document_id!r} has {size / 2**20:.1f} MiB, more than the {self._max_document_bytes / 2**20:.0f} MiB "
-                "allowed: split it, or raise LEAT_MAX_DOCUMENT_BYTES.",
+                f"{content.document_id!r} has {size / 2**20:.1f} MiB, and "
+                f"{self._max_document_bytes / 2**20:.0f} MiB are allowed: split it, or raise LEAT_MAX_DOCUMENT_BYTES.",
             )
         if not content.data.strip():
             raise _empty(content)
