@@ -96,7 +96,7 @@ def replay(
 def _letters(client: "Client", *, reason: str | None, resolved: bool = False) -> Iterator[dict[str, Any]]:
     cursor: str | None = None
     while True:
-        page = client.get(_PATH, reason=reason, include_resolved=resolved or None, cursor=cursor, limit=200)
+        page = client.get(_PATH, reason=reason, resolved=resolved or None, cursor=cursor, limit=200)
         yield from page["dead_letters"]
         cursor = page.get("next_cursor")
         if cursor is None:

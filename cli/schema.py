@@ -35,6 +35,14 @@ def asyncapi() -> None:
 
 
 @app.command()
+def openapi() -> None:
+    """The OpenAPI 3.1 document of the HTTP API."""
+    from cli.output import print_json
+
+    print_json(openapi_document())
+
+
+@app.command()
 def stream() -> None:
     """JSON Schemas of the payloads of an answer's server-sent events, by event name."""
     from cli.output import print_json
@@ -75,6 +83,19 @@ def asyncapi_document() -> dict[str, Any]:
         prefix=found.topic_prefix,
         servers=found.kafka_bootstrap_servers or "localhost:9092",
     )
+
+
+def openapi_document() -> dict[str, Any]:
+    """Built from the routes alone; nothing is connected."""
+    from types import SimpleNamespace
+    from typing import cast
+
+    from api.edge import Edge, EdgeOptions
+    from api.routes import build_api
+
+    # Routes take what they need from the edge when they are called; to be described they need its options only.
+    described = SimpleNamespace(options=EdgeOptions(version=_version()), authenticator=None)
+    return build_api(cast(Edge, described)).openapi()
 
 
 def _version() -> str:
