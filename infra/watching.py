@@ -86,6 +86,8 @@ async def watch(
     Raises:
         RootGone: there is no readable folder and there has never been one. One that vanished is waited for.
     """
+    # One line for every change that it hears of, before we know whether it means anything.
+    logging.getLogger("watchfiles.main").setLevel(logging.WARNING)
     folder = Folder(root)
     watched = WatchedFolder(settings.tenant, collection, folder.name)
     watcher = _Watcher(folder, watched, settings.max_document_bytes, changes, known, blobs, on_report or _ignore)
