@@ -17,7 +17,7 @@ from streams.errors import PermanentError, TransientError, Unavailable
 
 OLLAMA_DEFAULT_URL = "http://127.0.0.1:11434"
 CONNECT_TIMEOUT_S = 5.0
-# How long Ollama keeps a model in memory after a request: loading llama3.1 again takes ten seconds and more.
+# How long Ollama keeps a model in memory after a request: loading a large model again takes a while.
 KEEP_ALIVE = "30m"
 
 

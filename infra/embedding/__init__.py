@@ -71,7 +71,7 @@ async def describe_model(settings: Settings, name: str) -> EmbeddingModel:
 
 
 def make_token_counter(settings: Settings, name: str) -> TokenCounter:
-    """A counter of the model's tokens: exact where its vocabulary is known, else on the safe side."""
+    """A counter of the model's tokens: exact where its vocabulary is known, else an estimate (``ByteCounter``)."""
     kind, remote_name = _parse(settings, name)
     if kind in ("ollama", "openai") and not known_model(remote_name).wordpiece:
         return ByteCounter()

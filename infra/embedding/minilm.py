@@ -28,7 +28,7 @@ Precision = Literal["fp32", "int8"]
 # Larger batches gain nothing (measured: 4 x 256 tokens as fast as 8 x 256) and hold more memory: the session grows by
 # 66 MB at 1,000 tokens, by 100 MB at 2,000.
 BATCH_TOKENS = 1024
-# Texts that are tokenised in one go: 0.1 s, after which a cancelled call stops.
+# Texts that are tokenised in one go: 0.2 s, after which a cancelled call stops.
 TOKENISE_AT_ONCE = 256
 BULK_NICENESS = 10
 

@@ -10,7 +10,7 @@ from infra.embedding.minilm_weights import model_folder
 MAX_TOKENS = 254
 """What the model reads of a text, [CLS] and [SEP] not counted."""
 
-# About 10 MB of words. A corpus of 25 MB in several languages has some 200,000 distinct words, most of them seen once.
+# 11 MB of words.
 MAX_CACHED_WORDS = 65_536
 # Longer "words" are base64, minified code and the like: rarely seen twice, and they would fill the cache with bytes.
 MAX_CACHED_CHARS = 64
@@ -18,7 +18,7 @@ MAX_CACHED_CHARS = 64
 
 @cache
 def shared_tokenizer() -> Tokenizer:
-    """One per process (10 MB); thread-safe, since it is never changed after this."""
+    """One per process (7 MB); thread-safe, since it is never changed after this."""
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     # The file asks for padding to and truncation at 128 tokens, which would cut and distort every passage.
     tokenizer.no_padding()
@@ -54,7 +54,7 @@ class WordPieceCounter:
 
 
 class _WordCounts(dict[str, int]):
-    """Word to number of tokens; starts afresh when full, which costs a second per 25 MB at worst."""
+    """Word to number of tokens; starts afresh when full."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ QUANTISED = ".int8"
 """Suffix of a quantised tensor's name in the int8 graph."""
 
 # Half of what int8 can hold: without VNNI instructions, x86 adds pairs of products in saturating 16 bits (2 * 255 * 127
-# overflows, 2 * 255 * 63 does not), and the same text would get worse vectors there. Costs 0.002 of cosine.
+# overflows, 2 * 255 * 63 does not), and the same text would get worse vectors there. Costs 0.003 of cosine.
 INT8_PEAK = 63
 
 
@@ -82,7 +82,7 @@ def _read(stamp: Path) -> str | None:
 
 
 def _remember(stamp: Path, identity: str) -> None:
-    """Best effort: where the folder cannot be written, every start hashes the 90 MB again (0.3 s)."""
+    """Best effort: where the folder cannot be written, every start hashes the 90 MB again (a second)."""
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
         temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")

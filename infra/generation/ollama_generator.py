@@ -88,8 +88,8 @@ class OllamaGenerator:
     async def _loaded(self, deadline: float) -> None:
         """Wait until the model is in memory.
 
-        Loading goes on when we stop waiting: a request that is closed while it waits for a model makes Ollama give the
-        loading up, and a model that takes longer than one answer may would never be there for the next.
+        Loading is a request of its own, which goes on when we stop waiting: if Ollama gave up loading with the request
+        that wanted it (not tried), a model that takes longer than one answer may would never be there for the next.
         """
         if self._loading is None or self._loading.done():
             with ollama_errors(self._model):
