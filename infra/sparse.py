@@ -28,7 +28,7 @@ LENGTH_SHARE = 0.4
 # Words in an average passage. A constant, since stored points are immutable while the true average moves with every
 # document: 254 tokens of the model are about 170 words, and short sections pull the average down.
 # Between 75 and 200 no set of ours moves by half a point.
-AVERAGE_WORDS = 150
+AVERAGE_WORDS = 130
 
 # What a question's derived term (a number inside a version, a word without its diacritics) counts beside the term as
 # it was written: enough to find other spellings, too little to outrank the exact one. Higher weights cost Vietnamese,
