@@ -22,7 +22,7 @@ WRITE_TIMEOUT_S = 30.0
 # Deleting a generation of a million points, or creating a space on a slow disk.
 LONG_TIMEOUT_S = 600.0
 
-# Points per request: some 170 kB, so that neither side is busy with one frame for more than two milliseconds.
+# Points per request: some 170 kB, so that neither side is busy with one frame for more than a few milliseconds.
 CHUNK_POINTS = 64
 
 READ_BUFFER_BYTES = 1024 * 1024

@@ -28,11 +28,11 @@ _Item = TypeVar("_Item")
 DENSE = "dense"
 SPARSE = "sparse"
 
-# Points per engine call: 3 to 4 ms of writing, which is the longest that a search waits for. More write no faster.
+# Points per engine call: 3 to 4 ms of writing, which is the longest that a search waits for. 200 wrote no faster than 64.
 SLICE_POINTS = 32
 
 # Turns of the event loop that a search needs from the socket to its answer. A writer that gave way for one turn only
-# would put a slice between any two of them: 45 ms instead of 12.
+# would put a slice between any two of them: p50 45 ms instead of 20, with slices of 64.
 TURNS_PER_REQUEST = 5
 
 # The write-ahead log keeps what was acknowledged through a kill -9, a flush through a power loss. A flush holds
@@ -319,7 +319,7 @@ def _payload_indexes() -> dict[str, edge.PayloadSchemaType]:
 
 def _engine_point(point: Point) -> edge.Point:
     sparse = edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))
-    # A list is copied three times as fast as an array, whose items the binding asks for one by one.
+    # A list is copied twice as fast as an array, whose items the binding asks for one by one.
     vectors: dict[str, Any] = {SPARSE: sparse} if point.dense is None else {SPARSE: sparse, DENSE: point.dense.tolist()}
     return edge.Point(point.point_id, vectors, payload_fields(point.payload))
 
