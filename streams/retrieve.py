@@ -17,7 +17,7 @@ from streams.fuse import Fused, fuse
 from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
 from streams.ports import Embedder, PassageStore, SparseEncoder, VectorIndex
 from streams.rerank import look_up, overlaps
-from streams.terms import Question, Stems
+from streams.terms import Question
 
 # Candidates per leg and wanted passage: room for what hydration drops and duplicates merge.
 OVERFETCH = 4
@@ -74,12 +74,10 @@ async def retrieve(
     sparse: SparseEncoder,
     index: VectorIndex,
     passages: PassageStore,
-    stems: Stems | None = None,
 ) -> Retrieval:
     """The passages that may answer a question, best first: live, readable by the principal, above the threshold.
 
-    Words alone decide, and ``degraded`` is set, when the embedder is down or absent. ``stems``: a cache that callers
-    may keep between questions.
+    Words alone decide, and ``degraded`` is set, when the embedder is down or absent.
 
     Raises:
         Unavailable: the index or the store is down.
@@ -103,7 +101,7 @@ async def retrieve(
             # Everything stands, or what fell out fell out before too: dead points that wait for the sweep.
             break
         lost |= newly_lost
-    ranked = rank(query, candidates, alive, stems=stems)
+    ranked = rank(query, candidates, alive)
     threshold = _threshold(options, generation, degraded=reason is not None)
     kept = without_near_duplicates(
         [(fused, alive[fused.point_id]) for fused in ranked if fused.score >= threshold],
@@ -123,9 +121,7 @@ async def retrieve(
     )
 
 
-def rank(
-    query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassage], *, stems: Stems | None = None
-) -> list[Fused]:
+def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassage]) -> list[Fused]:
     """Live candidates, best first: fused by the legs' scores, the best compared with the question word by word."""
     living = Candidates(
         dense=tuple(candidate for candidate in candidates.dense if candidate.point_id in alive),
@@ -133,7 +129,7 @@ def rank(
     )
     without_vector = {point_id for point_id, passage in alive.items() if not passage.embedded}
     head = [fused.point_id for fused in fuse(living, without_vector=without_vector)[:RERANKED]]
-    question = Question(query, stems)
+    question = Question(query)
     found = [look_up(question, _headings(alive[point_id]), alive[point_id].text) for point_id in head]
     overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
     return fuse(living, without_vector=without_vector, overlap=overlap)

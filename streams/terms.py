@@ -7,6 +7,7 @@ Versions, dates and other identifiers are equal or not: 10.7 is neither 10.70 no
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # Letters of a word that count. Fewer merge unrelated words, more separate "published" from "publication".
 STEM_CHARS = 6
@@ -36,7 +37,7 @@ _UNSPACED = re.compile(
     "(?=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3])"
 )
 
-# Distinct words whose stems are kept; then the cache starts anew. 24 MB of mixed documents have some 150,000.
+# Distinct words whose stems are kept, least recently used first out. 24 MB of mixed documents have some 150,000.
 CACHED_WORDS = 100_000
 
 
@@ -54,12 +55,11 @@ FUNCTION_WORDS = frozenset(unicodedata.normalize("NFC", word) for word in _FUNCT
 class Question:
     """The words of a question that carry meaning, ready to be looked for."""
 
-    def __init__(self, text: str, stems: "Stems | None" = None) -> None:
-        self._stems = stems if stems is not None else Stems()
+    def __init__(self, text: str) -> None:
         self.text = unicodedata.normalize("NFKC", text)
         self.folded = fold(self.text)
         kept = [word for word in _TOKEN.findall(spaced(self.text)) if word.lower() not in FUNCTION_WORDS]
-        self.terms = tuple(dict.fromkeys(self._stems[fold(part)] for word in kept for part in _HUMP.split(word)))
+        self.terms = tuple(dict.fromkeys(stem(fold(part)) for word in kept for part in _HUMP.split(word)))
         """Distinct, in the order of the question; folded and cut."""
         self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
         """Neighbours in the question."""
@@ -73,22 +73,12 @@ class Question:
     def occurrences(self, text: str) -> list[tuple[int, int]]:
         """(ordinal of the word in the text, place of the term in ``terms``), in the order of the text."""
         # Split, look up and compare without leaving C: this runs for every word of every candidate.
-        words = map(self._stems.__getitem__, _TOKEN.findall(fold(spaced(text))))
+        words = map(stem, _TOKEN.findall(fold(spaced(text))))
         return [(ordinal, term) for ordinal, term in enumerate(map(self._numbers.get, words)) if term is not None]
 
     def found_in(self, text: str) -> frozenset[int]:
         """Which terms a text has."""
         return frozenset(term for _, term in self.occurrences(text))
-
-
-class Stems(dict[str, str]):
-    """Folded word to what is compared of it, remembered."""
-
-    def __missing__(self, word: str) -> str:
-        if len(self) >= CACHED_WORDS:
-            self.clear()
-        self[word] = stem = _stem(word)
-        return stem
 
 
 def spaced(text: str) -> str:
@@ -106,7 +96,9 @@ def is_identifier(term: str) -> bool:
     return any(character.isdigit() for character in term)
 
 
-def _stem(word: str) -> str:
+@lru_cache(maxsize=CACHED_WORDS)
+def stem(word: str) -> str:
+    """What is compared of a folded word."""
     if is_identifier(word):
         return word[1:] if word[0] == "v" and word[1:2].isdigit() else word
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):

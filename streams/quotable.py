@@ -1,0 +1,140 @@
+"""The pieces of a passage that can answer a question, each with the words that it answers with.
+
+A sentence speaks for itself and, less, for its headings. A field of a record (``latest: "10.7.2"``) says almost nothing
+by itself: what it is about stands in the record's first field, the headings and the title, so these count as its words.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from schemas.answers import Passage
+from streams.sentences import Sentence, sentences
+from streams.terms import Question, is_identifier, stem, words
+
+# What people call a field that files abbreviate. Read as if the words stood there.
+_LONG_FORMS = {
+    "eol": "end life",
+    "eos": "end support",
+    "eoas": "end active support until",
+    "eoes": "end extended support until",
+    "eossec": "end security support until",
+    "lts": "long term support",
+    "eola": "end life",
+    "id": "identifier",
+    "url": "link address",
+    "qty": "quantity number",
+    "desc": "description",
+    "config": "configuration",
+    "max": "maximum",
+    "min": "minimum",
+}
+_CELL = re.compile(r"(?<!\\)\|")
+
+
+@dataclass(frozen=True, slots=True)
+class Quotable:
+    """A piece of a passage, as it would be quoted."""
+
+    citation: int
+    ordinal: int
+    """Place among the pieces of its passage."""
+    sentence: Sentence
+    own: frozenset[int]
+    """Terms of the question in the piece itself (and in what a record's field is about)."""
+    context: frozenset[int]
+    """Terms of the question in title and headings."""
+    foreign: int = 0
+    """Identifiers and title words that the piece is about and the question is not: another version, another product."""
+    quote: str = ""
+    """Words of the passage that the answer rests on."""
+    shown: str = ""
+    """The piece as an answer shows it."""
+
+
+def quotables(question: Question, passage: Passage) -> list[Quotable]:
+    """All pieces of a passage, in order."""
+    return list(_quotables(question, passage))
+
+
+def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
+    context = question.found_in(" ".join((passage.title, *passage.heading_path)))
+    record: Sentence | None = None
+    header: list[str] = []
+    for ordinal, sentence in enumerate(sentences(passage.text)):
+        if sentence.kind == "field":
+            if sentence.text.startswith("-"):
+                record = sentence
+            yield _field(question, passage, ordinal, sentence, record, context)
+            continue
+        if sentence.kind == "row":
+            cells = _cells(sentence.text)
+            if len(cells) != len(header):
+                header = cells
+                continue
+            yield _row(question, passage, ordinal, sentence, header, cells, context)
+            continue
+        header = []
+        if sentence.kind != "heading":
+            own = question.found_in(sentence.text)
+            shown = " ".join(sentence.text.split())
+            yield Quotable(passage.citation, ordinal, sentence, own, context, quote=sentence.text, shown=shown)
+
+
+def _field(
+    question: Question,
+    passage: Passage,
+    ordinal: int,
+    sentence: Sentence,
+    record: Sentence | None,
+    context: frozenset[int],
+) -> Quotable:
+    key = sentence.key or ""
+    name = record.value if record is not None and record.value else ""
+    headings = passage.heading_path
+    about = " ".join((passage.title, *headings, name))
+    spoken = " ".join((_spoken(key), about, sentence.value or "" if sentence is record else ""))
+    of_question = set(question.terms)
+    # The name of the record decides: a question about 10.7 is not answered by the record of 10.6.
+    named = [stem(word) for word in words(name or (headings[-1] if headings else ""))]
+    foreign = sum(2 for word in named if word not in of_question and any(is_identifier(term) for term in named))
+    foreign += sum(1 for word in words(passage.title) if stem(word) not in of_question)
+    line = sentence.text.lstrip("- ").rstrip()
+    head = record.text.lstrip("- ").rstrip() if record is not None and record is not sentence else ""
+    shown = ", ".join(part for part in (passage.title, head, line) if part)
+    return Quotable(
+        passage.citation,
+        ordinal,
+        sentence,
+        question.found_in(spoken),
+        context,
+        foreign=foreign,
+        quote=sentence.text,
+        shown=shown,
+    )
+
+
+def _row(
+    question: Question,
+    passage: Passage,
+    ordinal: int,
+    sentence: Sentence,
+    header: list[str],
+    cells: list[str],
+    context: frozenset[int],
+) -> Quotable:
+    own = question.found_in(" ".join((*header, *cells)))
+    shown = "; ".join(
+        f"{name}: {cell}" if name else cell for name, cell in zip(header, cells, strict=True) if cell.strip()
+    )
+    return Quotable(passage.citation, ordinal, sentence, own, context, quote=sentence.text, shown=shown)
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in _CELL.split(row.strip().strip("|"))]
+
+
+def _spoken(key: str) -> str:
+    """The words of a field's name: ``latestReleaseDate`` is latest release date, ``eol`` is end of life."""
+    parts = words(key.replace("_", " ").replace("-", " ").replace(".", " "))
+    return " ".join((*parts, *(_LONG_FORMS[part] for part in parts if part in _LONG_FORMS)))
