@@ -28,7 +28,7 @@ _Item = TypeVar("_Item")
 DENSE = "dense"
 SPARSE = "sparse"
 
-# Points per engine call: 3 to 4 ms of writing, which is the longest that a search waits for. 200 wrote no faster than 64.
+# Points per engine call: 3 to 4 ms of writing, as long as a search waits for at most. 200 wrote no faster than 64.
 SLICE_POINTS = 32
 
 # Turns of the event loop that a search needs from the socket to its answer. A writer that gave way for one turn only
