@@ -1,22 +1,39 @@
 """Composing an answer: with a language model where there is one, else by quoting the passages.
 
-    composition = compose(question, retrieval, generator=generator)
-    async for piece in composition:      # at once, as it comes
-        ...
-    composition.text, composition.answered, composition.confidence   # when the loop has ended
+composition = compose(question, retrieval, generator=generator)
+async for piece in composition:      # at once, as it comes
+    ...
+composition.text, composition.answered, composition.confidence   # when the loop has ended
 """
 
+import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from streams.confidence import ANSWER_FROM, confidence, evidence
+from streams.errors import TransientError, Unavailable
+from streams.extract import Extraction, extract
+from streams.language import no_answer
 from streams.ports import TextGenerator
+from streams.prompt import NO_ANSWER_MARK, build_messages, has_injection_marks
 from streams.retrieve import Retrieval
+from streams.sanitise import Sanitiser
+
+EXTRACTIVE = "extractive"
+# An extractive answer is streamed in pieces of about this size, so that long quotes do not arrive as one event.
+PIECE_CHARS = 80
+_PIECE = re.compile(rf"\S.{{0,{PIECE_CHARS - 1}}}(?=\s|$)\s*|\s+|\S+\s*", re.DOTALL)
 
 
 @dataclass
 class Composition:
     """An answer in the making: iterate over its pieces once, then read what it came to."""
 
+    question: str
+    retrieval: Retrieval
+    model: TextGenerator | None = None
+    max_tokens: int = 512
     text: str = ""
     """Exactly the concatenation of the pieces yielded so far."""
     answered: bool = False
@@ -25,14 +42,92 @@ class Composition:
     guardrails_triggered: tuple[str, ...] = ()
     degraded: bool = False
     degraded_reason: str | None = None
-    generator: str = "extractive"
+    generator: str = EXTRACTIVE
     """Who wrote the text in the end."""
     quotes: dict[int, str] = field(default_factory=dict)
     """Citation number to the words of that passage that the answer rests on."""
 
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Pieces of text, in order. Closing it (or cancelling the task) stops the generation."""
-        raise NotImplementedError
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Pieces of text, in order. Closing the iterator, or cancelling its task, stops the generation."""
+        extraction = extract(self.question, self.retrieval.passages)
+        self.confidence = round(confidence(evidence(self.retrieval, extraction)), 3)
+        self.answered = bool(extraction.quotes) and self.confidence >= ANSWER_FROM
+        if any(has_injection_marks(passage.text) for passage in self.retrieval.passages):
+            self._trigger("injection-in-document")
+        pieces = self._extracted(extraction) if self.model is None else self._generated(self.model, extraction)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                self.text += piece
+                yield piece
+
+    async def _generated(self, model: TextGenerator, extraction: Extraction) -> AsyncIterator[str]:
+        """The model's words, cleaned; the extractive answer where the model has nothing to go by or fails."""
+        if not self.answered:
+            async for piece in self._extracted(extraction):
+                yield piece
+            return
+        self.generator = model.name
+        try:
+            async with aclosing(self._model_words(model)) as words:
+                async for piece in words:
+                    yield piece
+        except (Unavailable, TransientError):
+            self.degraded, self.degraded_reason, self.generator = True, "generator-unavailable", EXTRACTIVE
+            if self.text:
+                # What was shown stays shown; the quotes follow it.
+                yield "\n\n"
+            async for piece in self._extracted(extraction):
+                yield piece
+            return
+        self._quote_cited(extraction)
+
+    async def _model_words(self, model: TextGenerator) -> AsyncIterator[str]:
+        passages = self.retrieval.passages
+        sanitiser = Sanitiser(
+            citations=[passage.citation for passage in passages],
+            sources="\n".join(passage.text for passage in passages),
+        )
+        held = ""
+        async with aclosing(model.stream(build_messages(self.question, passages), max_tokens=self.max_tokens)) as words:
+            async for word in words:
+                held += sanitiser.feed(word)
+                # Hold back while it may become the mark of "no answer".
+                if held and not NO_ANSWER_MARK.startswith(held.strip()[: len(NO_ANSWER_MARK)]):
+                    yield held
+                    held = ""
+        held += sanitiser.finish()
+        if held.strip().startswith(NO_ANSWER_MARK) or not (self.text + held).strip():
+            self.answered = False
+            yield no_answer(self.question)
+        elif held:
+            yield held
+        for what in sorted(sanitiser.removed):
+            self._trigger(f"output-{what}")
+        self._cited = sanitiser.cited
+
+    async def _extracted(self, extraction: Extraction) -> AsyncIterator[str]:
+        if not self.answered:
+            yield no_answer(self.question)
+            return
+        quotes = extraction.quotes
+        for place, quote in enumerate(quotes):
+            end = "" if place + 1 == len(quotes) else "\n" if "\n" in quote.shown else " "
+            for piece in _PIECE.findall(f"{quote.shown} [{quote.citation}]{end}"):
+                yield piece
+            known = self.quotes.get(quote.citation)
+            self.quotes[quote.citation] = f"{known} … {quote.quote}" if known else quote.quote
+
+    def _quote_cited(self, extraction: Extraction) -> None:
+        """For a generated answer: the pieces that an extractive one would have quoted of the passages that it cites."""
+        for quote in extraction.quotes:
+            if quote.citation in self._cited:
+                self.quotes.setdefault(quote.citation, quote.quote)
+
+    _cited: set[int] = field(default_factory=set)
+
+    def _trigger(self, name: str) -> None:
+        if name not in self.guardrails_triggered:
+            self.guardrails_triggered = (*self.guardrails_triggered, name)
 
 
 def compose(
@@ -40,6 +135,7 @@ def compose(
 ) -> Composition:
     """Answer ``question`` from ``retrieval``; nothing runs before the first piece is asked for.
 
-    Never raises ``Unavailable``: when the generator fails, the extractive answer takes its place and ``degraded`` is set.
+    Never raises ``Unavailable``: when the generator fails, the extractive answer takes its place and ``degraded`` is
+    set.
     """
-    raise NotImplementedError
+    return Composition(question, retrieval, generator, max_tokens)
