@@ -3,9 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from infra.kafka.connection import connection_kwargs
 from infra.settings import Settings
 from streams.errors import Unavailable
 from streams.topology import STAGES
@@ -59,17 +57,7 @@ async def _is_ready(host: str, port: int) -> bool:
 
 async def _unassigned_groups(settings: Settings) -> list[str]:
     """Groups of the pipeline that are not settled yet."""
-    from aiokafka.admin import AIOKafkaAdminClient
-    from aiokafka.errors import KafkaError
+    from infra.kafka.groups import unsettled_groups
 
     wanted = {stage.group_of(topic, settings.topic_prefix) for stage in STAGES for topic in stage.reads}
-    admin = AIOKafkaAdminClient(**connection_kwargs(settings), request_timeout_ms=5_000)
-    try:
-        await admin.start()
-        responses: list[Any] = await admin.describe_consumer_groups(sorted(wanted))
-    except (KafkaError, OSError):
-        return sorted(wanted)
-    finally:
-        await admin.close()
-    stable = {group[1] for response in responses for group in response.groups if group[2] == "Stable"}
-    return sorted(wanted - stable)
+    return await unsettled_groups(settings, wanted)
