@@ -1,7 +1,5 @@
 """The language of a question, among those that we have sentences of our own in."""
 
-from streams.terms import words
-
 _NO_ANSWER = {
     "en": "The documents hold no answer to this question.",
     "es": "Los documentos no contienen una respuesta a esta pregunta.",
@@ -10,26 +8,20 @@ _NO_ANSWER = {
 }
 
 # Words that questions are made of, with their diacritics: two languages rarely share two of them.
-_MARKERS: dict[str, frozenset[str]] = {
-    "en": frozenset(
-        "what which who whom whose when where why how is are was were did does do the of to in many".split()
-    ),
-    "es": frozenset(
-        "qué cuál cuáles quién quiénes cuándo dónde cómo cuánto cuántos el la los las del en es fue y".split()
-    ),
-    "pt": frozenset(
-        "qual quais quem quando onde quanto quantos o os as do da dos das em no na é foi e que são".split()
-    ),
-    "vi": frozenset("là gì ai nào khi ở đâu sao bao nhiêu của và những được trong có không thế một các đã".split()),
+_MARKERS: dict[str, str] = {
+    "en": " what which who whom whose when where why how is are was were does did do the of to in many ",
+    "es": " qué cuál cuáles quién quiénes cuándo dónde cómo cuánto cuántos el la los las del en es fue y ",
+    "pt": " qual quais quem quando onde quanto quantos o os as do da dos das em no na é foi e que são ",
+    "vi": " là gì ai nào khi ở đâu sao bao nhiêu của và những được trong có không thế một các đã ",
 }
 
 
 def language_of(question: str) -> str:
     """``en``, ``es``, ``pt`` or ``vi``; ``en`` where nothing speaks for another."""
     found = question.lower().replace("?", " ").replace("¿", " ").replace(",", " ").split()
-    counts = {language: sum(word in markers for word in found) for language, markers in _MARKERS.items()}
+    counts = {language: sum(f" {word} " in markers for word in found) for language, markers in _MARKERS.items()}
     best = max(counts, key=lambda language: (counts[language], language == "en"))
-    return best if counts[best] and words(question) else "en"
+    return best if counts[best] else "en"
 
 
 def no_answer(question: str) -> str:

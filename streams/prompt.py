@@ -35,8 +35,9 @@ _SYSTEM = """You answer questions from numbered passages of documents, and from 
 
 # Tokens of the chat templates of common models, and what looks like a turn of a conversation.
 _TEMPLATE_MARK = re.compile(r"<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>", re.IGNORECASE)
-_CONTROL =
-re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]"
+)
 _INJECTION = re.compile(
     r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|prompts?|rules?|above|previous)\b"
     r"|\b(?:you are now|new instructions?:|system prompt|reveal your)\b",
@@ -59,8 +60,8 @@ def build_messages(
             break
         text = neutralised(passage.text)[: int(room * CHARS_PER_TOKEN)]
         left -= _FRAME_TOKENS + int(len(text) / CHARS_PER_TOKEN)
-        blocks.append(f"{fence} passage [{passage.citation}] {_headings(passage)}\n{text}\n{fence} end
-        [{passage.citation}]")
+        number = passage.citation
+        blocks.append(f"{fence} passage [{number}] {_headings(passage)}\n{text}\n{fence} end [{number}]")
     system = _SYSTEM.format(no_answer=NO_ANSWER_MARK, fence=fence)
     user = "\n\n".join((*blocks, f"Question: {neutralised(question)}"))
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -83,5 +84,5 @@ def _headings(passage: Passage) -> str:
 
 def _fence(question: str, passages: Sequence[Passage]) -> str:
     """Depends on every passage, so no document can know it."""
-    digest = hashlib.sha256("\x00".join((question, *(passage.text for passage in passages))).encode("utf-8",
-    "replace")) return f"=={digest.hexdigest()[:12]}=="
+    texts = (question, *(passage.text for passage in passages))
+    return f"=={hashlib.sha256(chr(0).join(texts).encode('utf-8', 'replace')).hexdigest()[:12]}=="
