@@ -6,7 +6,6 @@ is treated in the same way. Every decision is taken from the blocks inside the s
 no boundary elsewhere: it changes the passage that holds it, or makes two of it where it has outgrown the budget.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,9 +22,7 @@ _ESTIMATE_TRUSTED_SHARE = 0.9
 # Short sections under one parent share a passage while they are this small together: one topic per passage embeds
 # better, but a line of ten tokens embeds as noise.
 _MERGED_SECTIONS_SHARE = 0.5
-# No cut between paragraphs leaves a side smaller than this if another is possible. Fuller passages, and still local.
-_SMALLEST_SIDE_SHARE = 0.25
-# Bytes of a path that may stand in front of a passage, as a share of the budget.
+# Tokens of a path that may stand in front of a passage, as a share of the budget.
 _MAX_PREFIX_SHARE = 0.25
 # A cut is chosen by the opening of the block behind it: an edit further down leaves the choice alone.
 _OPENING_CHARS = 48
@@ -161,22 +158,15 @@ class _Chunker:
 
     def _strongest_cut(self, row: _Row, first: int, behind: int) -> int:
         """Index of the atom to cut before."""
-        lowest = min(row.keys[first + 1 : behind])
-        left, right = first + 1, behind
-        if lowest >> _RANK_SHIFT > _DEEPEST_HEADING:
-            margin = self._max * _SMALLEST_SIDE_SHARE
-            inner_left = bisect_left(row.sums, row.sums[first] + margin, left, right)
-            inner_right = bisect_right(row.sums, row.sums[behind] - margin, left, right)
-            if inner_left < inner_right:
-                left, right = inner_left, inner_right
-                lowest = min(row.keys[left:right])
-        keys = row.keys[left:right]
+        left = first + 1
+        keys = row.keys[left:behind]
+        lowest = min(keys)
         if keys.count(lowest) == 1:
             return left + keys.index(lowest)
         # Repeated blocks (a table of equal lines): the one nearest to the middle, or the cuts would go n deep.
         middle = (row.sums[first] + row.sums[behind]) / 2
         return min(
-            (at for at in range(left, right) if row.keys[at] == lowest), key=lambda at: abs(row.sums[at] - middle)
+            (at for at in range(left, behind) if row.keys[at] == lowest), key=lambda at: abs(row.sums[at] - middle)
         )
 
     def _torn(self, row: _Row, index: int) -> Iterator[ChunkedPassage]:

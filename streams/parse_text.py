@@ -14,7 +14,7 @@ _DEFINITION = re.compile(
     r"^(?:(?:export|default|pub(?:\([a-z]+\))?|public|private|protected|internal|static|final|abstract|async|unsafe|extern|"
     r"open|sealed|data|inline|const|override)[ \t]+)*"
     r"(?:def|class|func|fn|fun|function\*?|interface|struct|enum|impl|trait|type|module|namespace|object|record|message|service)"
-    r"[ \t]+(?:\([^()\n]*\)[ \t]*)?(?:<[^<>\n]*>[ \t]*)?(?P<name>[A-Za-z_$][\w$.:]*)",
+    r"[ \t]+(?:\([^()\n]*\)[ \t]*)?(?:<[^<>\n]*>[ \t]*)?(?P<name>[A-Za-z_$][\w$]*(?:(?:\.|::)[\w$]+)*)",
     re.MULTILINE,
 )
 

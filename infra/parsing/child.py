@@ -34,6 +34,8 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    outgoing.write(pack({"ready": True}))
+    outgoing.flush()
     while (request := _receive(incoming)) is not None:
         _allow_cpu_seconds(timeout_s)
         try:

@@ -1,6 +1,8 @@
 """Bytes of a text document to text: UTF-8, else what charset-normalizer finds."""
 
-from charset_normalizer import from_bytes
+import re
+
+from charset_normalizer import CharsetMatch, from_bytes
 
 from streams.errors import UnreadableDocument
 
@@ -30,6 +32,10 @@ _DETECTION_BYTES = 256 * 1024
 # Text has hardly any control characters but white space and escape sequences of terminals.
 _MAX_CONTROL_SHARE = 0.02
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\r\f\v\x1b\x08")
+# How much the letters must look like a language. A guess below it is as likely nonsense that nobody would notice.
+_MIN_COHERENCE = 0.1
+_UTF8_SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_STRAY_BYTE = re.compile(rb"[\x80-\xff]")
 _SAMPLE_BYTES = 64 * 1024
 
 
@@ -70,13 +76,22 @@ def _strict(data: bytes, encoding: str, document_id: str) -> str:
 def _detected(data: bytes, document_id: str, error: UnicodeDecodeError) -> str:
     # The bytes around the first offence say more than the start of a file that is ASCII for a megabyte.
     start = max(0, error.start - _DETECTION_BYTES // 2)
-    best = from_bytes(data[start : start + _DETECTION_BYTES]).best()
-    if best is None or best.encoding in ("utf_8", "ascii"):
+    sample = data[start : start + _DETECTION_BYTES]
+    if len(_UTF8_SEQUENCE.findall(sample)) > len(_STRAY_BYTE.findall(_UTF8_SEQUENCE.sub(b"", sample))):
+        raise _undecodable(document_id, error) from error  # UTF-8 with broken places
+    matches = [match for match in from_bytes(sample) if match.coherence >= _MIN_COHERENCE]
+    if not matches:
         raise _undecodable(document_id, error) from error
+    # Sister encodings often explain a short text equally well; the common one is then the likeliest.
+    equals = {match.encoding for match in matches if (match.chaos, match.coherence) == _merit(matches[0])}
     try:
-        return data.decode(best.encoding)
+        return data.decode("cp1252" if "cp1252" in equals else matches[0].encoding)
     except (UnicodeDecodeError, LookupError) as again:
         raise _undecodable(document_id, error) from again
+
+
+def _merit(match: CharsetMatch) -> tuple[float, float]:
+    return match.chaos, match.coherence
 
 
 def _binary(document_id: str) -> UnreadableDocument:

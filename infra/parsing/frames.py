@@ -8,7 +8,6 @@ from streams.errors import UnreadableDocument
 from streams.model import Block, ParsedDocument
 
 LENGTH_BYTES = 4
-MAX_FRAME_BYTES = 2**31
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -18,7 +17,7 @@ def pack(message: dict[str, Any]) -> bytes:
 
 
 def unpack(body: bytes) -> dict[str, Any]:
-    message: dict[str, Any] = msgpack.unpackb(body, max_buffer_size=MAX_FRAME_BYTES)
+    message: dict[str, Any] = msgpack.unpackb(body)
     return message
 
 

@@ -18,6 +18,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 # Nothing else of the environment: a hostile document that takes the process over finds no secret in it. One BLAS
 # thread, since each reserves address space that counts against the memory limit.
 _ENVIRONMENT = {"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+# On a busy machine; no part of the time for a document.
+_START_TIMEOUT_S = 30.0
 _MODULE = "infra.parsing.child"
 
 
@@ -44,19 +46,20 @@ class ParserProcess:
         """
         async with self._turn:
             process = await self._running()
+            reply: dict[str, Any] | None = None
             try:
                 async with asyncio.timeout(self._timeout_s):
                     reply = await _exchange(process, pack({"format": str(format), "data": data}))
             except TimeoutError as error:
                 raise UnreadableDocument(
                     "parser-timeout",
-                    f"the document could not be read within {self._timeout_s:g} s: split or simplify it.",
+                    f"the document takes longer than {self._timeout_s:g} s to read: split or simplify it.",
                 ) from error
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 raise self._breakdown(await process.wait()) from error
             finally:
                 # Without a whole reply (timeout, breakdown, cancellation) the pipe is out of step: start afresh.
-                if "reply" not in locals():
+                if reply is None:
                     await self._stop()
         return parsed_of(reply)
 
@@ -73,8 +76,10 @@ class ParserProcess:
                 stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is for the parent, which finishes what is in flight
             )  # fmt: skip
-        except OSError as error:
-            raise TransientError(f"the parser process does not start: {error}") from error
+            await asyncio.wait_for(_receive(self._process), _START_TIMEOUT_S)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            await self._stop()
+            raise TransientError(f"the parser process does not start: {error!r}") from error
         return self._process
 
     async def _stop(self) -> None:
@@ -99,9 +104,15 @@ class ParserProcess:
 
 
 async def _exchange(process: Process, frame: bytes) -> dict[str, Any]:
-    if process.stdin is None or process.stdout is None:
+    if process.stdin is None:
         raise ConnectionError("the parser process has no pipes")
     process.stdin.write(frame)
     await process.stdin.drain()
+    return await _receive(process)
+
+
+async def _receive(process: Process) -> dict[str, Any]:
+    if process.stdout is None:
+        raise ConnectionError("the parser process has no pipes")
     header = await process.stdout.readexactly(LENGTH_BYTES)
     return unpack(await process.stdout.readexactly(int.from_bytes(header, "big")))
