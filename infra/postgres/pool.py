@@ -59,8 +59,9 @@ def translated() -> Iterator[None]:
     except _GONE as error:
         raise Unavailable(DEPENDENCY, str(error) or type(error).__name__) from error
     except asyncpg.InterfaceError as error:
-        # asyncpg has one type for "the connection is closed" and for wrong use; only the first is the server's doing.
-        if "clos" in str(error):
+        # asyncpg has one type for a lost connection ("is closed", "has been released", since the pool drops it at once)
+        # and for wrong use of one; only the first is the server's doing.
+        if "clos" in str(error) or "has been released" in str(error):
             raise Unavailable(DEPENDENCY, str(error)) from error
         raise
 
