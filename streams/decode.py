@@ -58,7 +58,8 @@ def decode(record: Record) -> IncomingChange:
     return IncomingChange(
         key=key,
         changed=changed,
-        event_id=changed.event_id or attributes.get("id") or record.name,
+        # A record that was sent home answers under the position at which its producer knows it.
+        event_id=changed.event_id or attributes.get("id") or record.header(headers.ORIGIN) or record.name,
         # A deletion or a change of access never waits behind a load.
         lane=Lane.BULK
         if record.header(headers.LANE) == Lane.BULK and changed.change is Change.UPSERT
