@@ -20,7 +20,7 @@ _LEVELS = list(AccessLevel)
 #
 # pending_since of a document that is deleted stays as it is, unless text comes: there is nothing else left to apply.
 _FOLD = """
-with before as (select * from documents where tenant = $2 and collection = $3 and document_id = $4)
+with before as (select revision, change from documents where tenant = $2 and collection = $3 and document_id = $4)
 insert into documents as d (
     tenant, collection, document_id, revision, change, deleted, invisible_upto, content_revision, content_epoch,
     content_partition, content_offset, access_level, allowed_groups, epoch, partition, record_offset, event_id,
@@ -62,7 +62,8 @@ on conflict (tenant, collection, document_id) do update set
 where d.revision < $5
    or (d.revision = $5 and (d.epoch, d.record_offset) < ($10, $12)
        and (d.change = $6 or (d.change = 'access' and $6 = 'upsert' and not d.deleted)))
-returning $1::integer as n, d.*,
+returning $1::integer as n, document_key, d.revision, content_epoch, content_partition, content_offset, access_level,
+    allowed_groups, epoch, partition, record_offset, event_id, accepted_at, lane,
     (select before.revision = $5 and before.change = $6 from before) as known_before
 """
 
