@@ -113,7 +113,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Have every expected exception answered as a problem. Bugs are left to ``RequestScope``, which logs them."""
+    """Have every exception answered as a problem. Bugs go on to ``RequestScope``, which logs them."""
 
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
@@ -124,6 +124,6 @@ def install(app: FastAPI) -> None:
 
     for kind in (
         ProblemError, Unavailable, TransientError, NotFound, PermanentError, RequestValidationError, ValidationError,
-        HTTPException, ClientDisconnect,
+        HTTPException, ClientDisconnect, Exception,
     ):  # fmt: skip
         app.add_exception_handler(kind, answer)

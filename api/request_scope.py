@@ -55,6 +55,8 @@ class RequestScope:
             await self._app(scope, receive, response.send)
         except Exception as error:
             log.exception("request_failed", extra={"request_id": request_id, "path": scope["path"]})
+            if response.ended:
+                return  # the framework has answered with a problem
             if response.status:
                 raise  # half a response is out: the connection has to break
             await problem_response(translate(error), request_id=request_id)(scope, receive, response.send)
@@ -70,6 +72,7 @@ class _Response:
         self._request_id = request_id.encode()
         self._started = started
         self.status = 0
+        self.ended = False
         self.began_s = 0.0
 
     async def send(self, message: Message) -> None:
@@ -81,6 +84,8 @@ class _Response:
             headers.extend(_SECURITY_HEADERS)
             if not any(name == b"content-security-policy" for name, _ in headers):
                 headers.append(_API_POLICY)
+        elif not message.get("more_body", False):
+            self.ended = True
         await self._send(message)
 
 

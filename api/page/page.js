@@ -184,7 +184,7 @@ function citation(number, text) {
   const source = current.sources.find((one) => one.citation === number);
   if (!source) return text;
   const button = el("button", { class: "cite", type: "button", "aria-label": `Source ${number}: ${source.title}` }, String(number));
-  button.addEventListener("click", () => open(source));
+  button.addEventListener("click", () => openSource(source));
   for (const [event, lit] of [["mouseenter", true], ["mouseleave", false], ["focus", true], ["blur", false]]) {
     button.addEventListener(event, () => $(`source-${number}`)?.classList.toggle("lit", lit));
   }
@@ -196,7 +196,7 @@ function showSources(sources) {
   $("sources").replaceChildren(
     ...sources.map((source) =>
       el("li", { id: `source-${source.citation}` },
-        el("button", { type: "button", onclick: () => open(source) },
+        el("button", { type: "button", onclick: () => openSource(source) },
           el("b", {}, String(source.citation)),
           el("span", {},
             el("strong", {}, source.title || source.document_id),
@@ -213,7 +213,7 @@ function highlighted(text, quote, kind) {
 
 // Opening a citation in its document
 
-async function open(source) {
+async function openSource(source) {
   $("reader-title").textContent = source.title || source.document_id;
   $("reader-path").textContent = [source.document_id, ...source.heading_path].join(" › ");
   $("reader-note").hidden = true;

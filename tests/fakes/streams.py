@@ -58,9 +58,8 @@ class InMemoryAnswerStream:
                         if event in TERMINAL_EVENTS:
                             return
                 async with self._changed:
-                    await self._changed.wait_for(
-                        lambda: self.down or any(entry[0] > position for entry in self.entries[question_id])
-                    )
+                    while not self.down and not self._reaches_beyond(question_id, position):
+                        await self._changed.wait()
         finally:
             self.readers[question_id] -= 1
 
@@ -95,6 +94,10 @@ class InMemoryAnswerStream:
         self.down = True
         async with self._changed:
             self._changed.notify_all()
+
+    def _reaches_beyond(self, question_id: str, position: tuple[int, int]) -> bool:
+        entries = self.entries[question_id]
+        return bool(entries) and entries[-1][0] > position
 
     def _check(self) -> None:
         if self.down:
