@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         512, ge=32, description="Most tokens of a passage; the model's own limit if that is less."
     )
     chunk_overlap: int = Field(
-        50, ge=0, description="Tokens that a passage repeats of the one before it, within its section."
+        50, ge=0, description="Most tokens that a passage repeats of the one before, where a paragraph had to be cut."
     )
     max_document_bytes: int = Field(32 * 1024 * 1024, description="Larger documents are refused.")
     parse_memory_bytes: int = Field(

@@ -43,7 +43,8 @@ def main() -> int:
         except MemoryError:
             # Nothing is sure after this: say so and make room for a fresh process.
             del request
-            outgoing.write(pack(refusal_of(out_of_memory(memory_bytes))))
+            outgoing.write(pack(refusal_of(out_of_memory(memory_bytes)) | {"last": True}))
+            outgoing.flush()
             return 3
         outgoing.write(reply)
         outgoing.flush()

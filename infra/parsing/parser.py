@@ -11,8 +11,11 @@ from streams.formats import Format, content_type_of, format_of
 from streams.model import Content, ParsedDocument
 from streams.parse_text import parse_source, with_title
 
-# Below this a parse takes some 20 ms at most: the event loop may wait. Above it, a thread; HTML: the parser process.
+# Below this a parse takes some 20 ms at most: the event loop may wait. Above it, a thread.
 _INLINE_BYTES = 256 * 1024
+# Lexbor takes time quadratic in the depth of nesting: 50 ms for a hostile page of this size, 30 s for one of a megabyte.
+# Above it, the parser process with its limits.
+_INLINE_HTML_BYTES = 64 * 1024
 
 
 class DocumentParser:
@@ -65,7 +68,7 @@ class DocumentParser:
         if format is Format.HTML:
             # Decoded here: the encoding is found in one way for every text format.
             text = decode(content.data, content.document_id)
-            if len(content.data) <= _INLINE_BYTES:
+            if len(content.data) <= _INLINE_HTML_BYTES:
                 return parse_html(text)
             return await self._process.parse(text.encode(), format)
         return await self._process.parse(content.data, format)

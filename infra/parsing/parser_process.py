@@ -58,8 +58,9 @@ class ParserProcess:
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 raise self._breakdown(await process.wait()) from error
             finally:
-                # Without a whole reply (timeout, breakdown, cancellation) the pipe is out of step: start afresh.
-                if reply is None:
+                # Without a reply (timeout, breakdown, cancellation) the pipe is out of step, and some replies are a
+                # child's last: the next document gets a fresh one.
+                if reply is None or "last" in reply:
                     await self._stop()
         return parsed_of(reply)
 
@@ -70,25 +71,30 @@ class ParserProcess:
     async def _running(self) -> Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
+        self._process = None
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self._module, str(self._memory_bytes), str(self._timeout_s),
                 stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=_ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is for the parent, which finishes what is in flight
             )  # fmt: skip
-            await asyncio.wait_for(_receive(self._process), _START_TIMEOUT_S)
-        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-            await self._stop()
+        except OSError as error:
+            raise TransientError(f"the parser process does not start: {error}") from error
+        try:
+            await asyncio.wait_for(_receive(process), _START_TIMEOUT_S)
+        except (asyncio.IncompleteReadError, TimeoutError) as error:
             raise TransientError(f"the parser process does not start: {error!r}") from error
-        return self._process
+        else:
+            self._process = process
+        finally:
+            if self._process is None:
+                await _end(process)
+        return process
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        if process is not None:
+            await _end(process)
 
     def _breakdown(self, returncode: int) -> UnreadableDocument:
         if returncode == -signal.SIGKILL:
@@ -101,6 +107,12 @@ class ParserProcess:
         return UnreadableDocument(
             "corrupt-document", "the parser broke down on this document: open it in its program and save it again."
         )
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 async def _exchange(process: Process, frame: bytes) -> dict[str, Any]:
