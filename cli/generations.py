@@ -51,4 +51,5 @@ async def _read(settings: "Settings", collection: str | None) -> list[dict[str, 
     if not settings.postgres_dsn:
         raise Refused("give --data of the running Leat, or LEAT_POSTGRES_DSN", USAGE)
     async with await open_pool(settings.postgres_dsn, 1, application="leat-cli") as database:
-        return [dict(row) for row in await database.fetch(_GENERATIONS, settings.tenant, collection)]
+        rows = [dict(row) for row in await database.fetch(_GENERATIONS, settings.tenant, collection)]
+    return [row | {"created_at": row["created_at"].isoformat(timespec="seconds")} for row in rows]

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+# Wide enough that no cell of a table is cut when it goes into a pipe.
+_PIPE_COLUMNS = 240
+
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
@@ -18,12 +21,15 @@ def print_json(value: Any) -> None:
 
 def console() -> Console:
     """Colours where standard output is a terminal; never wraps what goes into a pipe."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(soft_wrap=True, width=_PIPE_COLUMNS, highlight=False)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     """A table without frames; every cell is text, never markup."""
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold", show_edge=False)
+    titles = tuple(columns)
+    shown = Table(*titles, box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=any(titles))
     for row in rows:
         shown.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     return shown

@@ -171,7 +171,10 @@ async def _fold(settings: Settings, database: Pool) -> Fold:
 
 
 async def _read_to_the_end(consumer: AIOKafkaConsumer, topic: str, fold: Fold) -> None:
-    count = len(await consumer.partitions_for_topic(topic) or ())
+    await consumer.topics()  # Fetches what is known of all topics; a consumer without a subscription has nothing yet.
+    count = len(consumer.partitions_for_topic(topic) or ())
+    if not count:
+        raise Unavailable("kafka", f"topic '{topic}' does not exist: start Leat once, it creates its topics")
     partitions = [TopicPartition(topic, number) for number in range(count)]
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
