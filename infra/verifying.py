@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from infra.index import Index, make_index
@@ -157,7 +157,11 @@ async def _fold(settings: Settings, database: Pool) -> Fold:
     )
     topic = prefixed(DOCUMENTS.name, settings.topic_prefix)
     consumer = AIOKafkaConsumer(
-        **connection_kwargs(settings), enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=2000
+        topic,
+        **connection_kwargs(settings),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=2000,
     )
     try:
         await consumer.start()
@@ -171,12 +175,11 @@ async def _fold(settings: Settings, database: Pool) -> Fold:
 
 
 async def _read_to_the_end(consumer: AIOKafkaConsumer, topic: str, fold: Fold) -> None:
-    await consumer.topics()  # Fetches what is known of all topics; a consumer without a subscription has nothing yet.
-    count = len(consumer.partitions_for_topic(topic) or ())
+    # Without a group a consumer that has started has all partitions of its topic.
+    partitions = sorted(consumer.assignment())
+    count = len(partitions)
     if not count:
         raise Unavailable("kafka", f"topic '{topic}' does not exist: start Leat once, it creates its topics")
-    partitions = [TopicPartition(topic, number) for number in range(count)]
-    consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions)
     unread = {partition for partition in partitions if await consumer.position(partition) < ends[partition]}
