@@ -205,10 +205,17 @@ function showSources(sources) {
   );
 }
 
+/** A quote may join several places of a passage with an ellipsis. */
 function highlighted(text, quote, kind) {
-  const at = quote ? text.indexOf(quote) : -1;
-  if (at < 0) return [text];
-  return [text.slice(0, at), el("mark", { class: kind }, quote), text.slice(at + quote.length)];
+  const out = [];
+  let rest = text;
+  for (const part of quote ? quote.split(" … ") : []) {
+    const at = rest.indexOf(part);
+    if (at < 0) continue;
+    out.push(rest.slice(0, at), el("mark", { class: kind }, part));
+    rest = rest.slice(at + part.length);
+  }
+  return [...out, rest];
 }
 
 // Opening a citation in its document

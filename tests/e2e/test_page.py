@@ -1,0 +1,152 @@
+"""The page in a real browser: ask, watch, open a citation, survive a lost connection."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from playwright.async_api import Browser, Page, async_playwright
+
+from schemas.documents import DocumentKey
+from streams.model import DocumentStage, HydratedPassage
+from tests.fakes.edge import FakeEdge, a_document, a_passage, an_edge
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install the package 'chromium' to run this test"),
+    pytest.mark.slow,
+]
+
+CITED = a_passage(quote="kept for 7 days")
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser
+        await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(fake: FakeEdge) -> AsyncIterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(fake.app, lifespan="off", log_config=None, timeout_graceful_shutdown=2))
+    server.capture_signals = contextlib.nullcontext  # signals are pytest's
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def fake() -> FakeEdge:
+    fake = an_edge()
+    fake.questions.pause_s = 0.02
+    return fake
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    context = await browser.new_context()
+    context.set_default_timeout(10_000)
+    page = await context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    yield page
+    await context.close()
+    assert problems == []
+
+
+async def ask(page: Page, url: str, question: str = "How long are records kept?") -> None:
+    await page.goto(url)
+    await page.get_by_label("Ask the documents").fill(question)
+    await page.keyboard.press("Enter")
+
+
+async def test_an_answer_streams_in_with_its_sources(fake, page):
+    async with serving(fake) as url:
+        await ask(page, url)
+        await page.locator("#facts:not(:empty)").wait_for()
+        assert "Records are kept for 7 days" in await page.locator("#answer").inner_text()
+        assert await page.locator("#sources li").count() == 1
+        assert await page.locator("#stop").is_hidden()
+
+
+async def test_a_citation_opens_at_its_passage(fake, page):
+    async def excerpt(principal, collection, document_id, **_: object) -> list[HydratedPassage]:
+        def passage(ordinal: int, text: str, start: int) -> HydratedPassage:
+            key = DocumentKey("default", collection, document_id)
+            return HydratedPassage(
+                point_id=None, key=key, revision=7, ordinal=ordinal, title="Retention", url=None, text=text,
+                heading_path=("Operations",), page=None, start=start, end=start + len(text), tokens=9,
+                updated_at=CITED.updated_at, access_level=CITED.access_level, metadata={},
+            )  # fmt: skip
+
+        # Code points beyond the basic plane before the passage: offsets must not be counted in UTF-16 units.
+        before = "🦊" * 10 + "x" * 110
+        return [passage(0, before, 0), passage(1, CITED.text, 120), passage(2, " What follows.", 187)]
+
+    fake.directory.excerpt = excerpt
+    async with serving(fake) as url:
+        await ask(page, url)
+        await page.locator("#facts:not(:empty)").wait_for()
+        await page.locator(".cite").first.click()
+        assert await page.locator("#reader-text > mark").inner_text() == CITED.text
+        await page.keyboard.press("Escape")
+        assert await page.locator("#reader").is_hidden()
+
+
+async def test_text_of_documents_never_runs(fake, page):
+    fake.questions.tokens = ['<img src=x onerror="document.title=1">', "<script>document.title=1</script> [1]"]
+    async with serving(fake) as url:
+        await ask(page, url, "<b>bold?</b>")
+        await page.locator("#facts:not(:empty)").wait_for()
+        assert "<img src=x" in await page.locator("#answer").inner_text()
+        assert await page.locator("#answer img, #answer script, #asked b").count() == 0
+        assert await page.title() == "Leat"
+
+
+async def test_the_page_shows_where_documents_stand(fake, page):
+    fake.directory.documents["broken.pdf"] = a_document(
+        "broken.pdf", stage=DocumentStage.FAILED, failure_reason="encrypted", failure_detail="it needs a password"
+    )
+    async with serving(fake) as url:
+        await page.goto(url)
+        await page.get_by_text("it needs a password").wait_for()
+        assert await page.locator("[data-count=received]").inner_text() == "128"
+
+
+async def test_stop_ends_the_answer(fake, page):
+    fake.questions.hold = asyncio.Event()
+    async with serving(fake) as url:
+        await ask(page, url)
+        await page.get_by_role("button", name="Stop").click()
+        async with asyncio.timeout(5):
+            while not fake.stream.stopped:
+                await asyncio.sleep(0.01)
+        fake.questions.failure = ("stopped", "it was stopped")
+        fake.questions.hold.set()
+        await page.get_by_text("Stopped.").wait_for()
+
+
+async def test_it_fits_a_phone_without_scrolling_sideways(fake, page):
+    await page.set_viewport_size({"width": 360, "height": 740})
+    async with serving(fake) as url:
+        await ask(page, url, "long" * 200)
+        await page.locator("#facts:not(:empty)").wait_for()
+        box = await page.locator("body").bounding_box()
+        assert box["width"] <= 360
+        for selector in ("#ask", "#result", "aside"):
+            inner = await page.locator(selector).bounding_box()
+            assert inner["x"] >= 0
+            assert inner["x"] + inner["width"] <= 360
