@@ -7,7 +7,7 @@ composition.text, composition.answered, composition.confidence   # when the loop
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -60,7 +60,7 @@ class Composition:
                 self.text += piece
                 yield piece
 
-    async def _generated(self, model: TextGenerator, extraction: Extraction) -> AsyncIterator[str]:
+    async def _generated(self, model: TextGenerator, extraction: Extraction) -> AsyncGenerator[str, None]:
         """The model's words, cleaned; the extractive answer where the model has nothing to go by or fails."""
         if not self.answered:
             async for piece in self._extracted(extraction):
@@ -81,20 +81,24 @@ class Composition:
             return
         self._quote_cited(extraction)
 
-    async def _model_words(self, model: TextGenerator) -> AsyncIterator[str]:
+    async def _model_words(self, model: TextGenerator) -> AsyncGenerator[str, None]:
         passages = self.retrieval.passages
         sanitiser = Sanitiser(
             citations=[passage.citation for passage in passages],
             sources="\n".join(passage.text for passage in passages),
         )
         held = ""
-        async with aclosing(model.stream(build_messages(self.question, passages), max_tokens=self.max_tokens)) as words:
+        words = model.stream(build_messages(self.question, passages), max_tokens=self.max_tokens)
+        try:
             async for word in words:
                 held += sanitiser.feed(word)
                 # Hold back while it may become the mark of "no answer".
                 if held and not NO_ANSWER_MARK.startswith(held.strip()[: len(NO_ANSWER_MARK)]):
                     yield held
                     held = ""
+        finally:
+            if isinstance(words, AsyncGenerator):
+                await words.aclose()
         held += sanitiser.finish()
         if held.strip().startswith(NO_ANSWER_MARK) or not (self.text + held).strip():
             self.answered = False
@@ -105,7 +109,7 @@ class Composition:
             self._trigger(f"output-{what}")
         self._cited = sanitiser.cited
 
-    async def _extracted(self, extraction: Extraction) -> AsyncIterator[str]:
+    async def _extracted(self, extraction: Extraction) -> AsyncGenerator[str, None]:
         if not self.answered:
             yield no_answer(self.question)
             return
