@@ -17,7 +17,10 @@ app = typer.Typer()
 @app.command()
 def watch(
     directory: Annotated[Path | None, typer.Argument(help="The folder to watch.", file_okay=False)] = None,
-    collection: Annotated[str, typer.Option(help="The collection that its documents go to.")] = "default",
+    collection: Annotated[
+        str | None,
+        typer.Option(help="The collection that its documents go to (default), or whose deletions to approve."),
+    ] = None,
     approve_deletions: Annotated[
         bool, typer.Option("--approve-deletions", help="Agree to the deletions that `leat status` shows as withheld.")
     ] = False,
@@ -42,15 +45,19 @@ def watch(
         if approve_deletions:
             asyncio.run(_approve(connection, collection, json_output))
         if directory is not None:
-            asyncio.run(_watch(connection, directory, collection, json_output))
+            asyncio.run(_watch(connection, directory, collection or "default", json_output))
 
 
-async def _approve(connection: "Connection", collection: str, json_output: bool) -> None:
+async def _approve(connection: "Connection", collection: str | None, json_output: bool) -> None:
+    """Approve what waits in one collection, or in all."""
     from cli.output import print_json
     from infra.publishing import open_publishing
 
     async with open_publishing(connection.settings) as producer:
-        approved = await producer.watched.approve(connection.settings.tenant, collection)
+        tenant = connection.settings.tenant
+        waiting = await producer.watched.withheld(tenant, collection)
+        names = sorted({deletion.folder.collection for deletion in waiting})
+        approved = sum([await producer.watched.approve(tenant, name) for name in names])
     if json_output:
         print_json({"approved": approved})
     else:

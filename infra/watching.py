@@ -299,6 +299,9 @@ class _Watcher:
         try:
             look = await asyncio.to_thread(self._folder.look)
         except RootGone as error:
+            await self._publish_deletes(
+                tuple(sorted(n for n, agreed in withheld.items() if agreed and n in self._known))
+            )
             if self._withheld != self._known.keys():
                 log.warning("watched_folder_gone", extra={"root": self._watched.root, "error": str(error)})
             await self._set_withheld(frozenset(self._known))

@@ -335,6 +335,16 @@ async def test_a_root_that_vanishes_while_watched_deletes_nothing_and_is_watched
     assert watching.log.deletes() == []
 
 
+async def test_deletions_of_a_folder_that_stays_away_can_be_approved(watching: Watching) -> None:
+    await filled(watching)
+    shutil.rmtree(watching.root)
+    async with watching.running():
+        assert len(watching.withheld) == 30
+        await watching.memory.approve("default", "default")
+        await until(lambda: watching.texts() == {})
+        await until(lambda: not watching.withheld)
+
+
 async def test_live_deletions_apply_at_once_whatever_their_number(watching: Watching) -> None:
     await filled(watching)
     async with watching.running():
