@@ -45,7 +45,7 @@ class ChunkedPassage(Event):
     """A slice of one revision, in reading order."""
 
     content_hash: bytes
-    """SHA-256 of ``streams.chunk.embedded_text`` (heading path and text); equal input has equal hashes in every document."""
+    """SHA-256 of ``streams.chunk.embedded_text`` (heading path, text); equal input has equal hashes everywhere."""
     text: str
     heading_path: tuple[str, ...] = ()
     page: int | None = None

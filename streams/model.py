@@ -108,7 +108,7 @@ class Block:
     """Headings above and including this block's own, outermost first."""
     page: int | None = None
     kind: str = "paragraph"
-    """``heading``, ``paragraph``, ``list-item``, ``table``, ``table-row``, ``code``, ``front-matter`` (never shared)."""
+    """``heading``, ``paragraph``, ``list-item``, ``table``, ``table-row``, ``code``, ``front-matter`` (alone)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from streams.parse_text import parse_source, with_title
 
 # Below this a parse takes some 20 ms at most: the event loop may wait. Above it, a thread.
 _INLINE_BYTES = 256 * 1024
-# Lexbor takes time quadratic in the depth of nesting: 50 ms for a hostile page of this size, 30 s for one of a megabyte.
+# Lexbor takes time quadratic in the depth of nesting: 50 ms for a hostile page of this size, 30 s for a megabyte.
 # Above it, the parser process with its limits.
 _INLINE_HTML_BYTES = 64 * 1024
 
