@@ -32,11 +32,14 @@ Drain = Callable[[float], Awaitable[None]]
 """Finishes or hands over work in flight, within so many seconds."""
 
 
-def router(delivery: Delivery, answering: Answering, *, outbox: Outbox, drains: list[Drain]) -> KafkaRouter:
+def router(
+    delivery: Delivery, answering: Answering, *, outbox: Outbox, drains: list[Drain] | None = None
+) -> KafkaRouter:
     """Subscribe the answerer to the questions topic; ``drains`` gets what is to be awaited at the end."""
     router = KafkaRouter()
     answerer = Answerer(answering, outbox=outbox)
-    drains.append(answerer.drain)
+    if drains is not None:
+        drains.append(answerer.drain)
     delivery.subscribe(router, Subscription(QUESTIONS, max_records=MAX_CONCURRENT), answerer.on_questions_asked)
     return router
 
