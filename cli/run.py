@@ -8,7 +8,7 @@ import typer
 from cli.options import DataOption
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from infra.settings import Settings
 
@@ -27,11 +27,10 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder of the watcher.", file_okay=False)] = None,
+    when: Annotated[Path | None, typer.Option(help="Load everything, then wait until this file is there.")] = None,
     data: DataOption = None,
 ) -> None:
     """Run roles until SIGTERM or SIGINT. Consumers may share a process; index, api and watcher have their own."""
-    import asyncio
-
     from cli.exits import USAGE, Refused
     from infra.settings import load
     from infra.telemetry import configure_logging
@@ -41,16 +40,11 @@ def run(
     configure_logging("+".join(roles), settings.log_level)
     if wanted == ["watcher"] and docs is None:
         raise Refused("the watcher needs a folder: --docs DIR", USAGE)
-    if wanted == ["index"]:
-        asyncio.run(_until_signal(_index(settings)))
-    elif wanted == ["watcher"] and docs is not None:
-        asyncio.run(_until_signal(_watch(settings, docs)))
-    elif wanted == ["api"]:
-        import uvloop
-
-        uvloop.run(_api(settings))
-    else:
-        _run_consumers(wanted, settings)
+    runner = _load(wanted, docs)
+    _wait_for(when)
+    # Once more: FastStream sets up its logger when it is imported.
+    configure_logging("+".join(roles), settings.log_level)
+    runner(settings)
 
 
 def _resolve(roles: list[str]) -> list[str]:
@@ -64,33 +58,41 @@ def _resolve(roles: list[str]) -> list[str]:
     return wanted
 
 
-def _run_consumers(roles: list[str], settings: "Settings") -> None:
-    import uvloop
+def _load(roles: list[str], docs: Path | None) -> "Callable[[Settings], None]":
+    """Import what the roles need; returns what runs them."""
+    import asyncio
 
-    from consumers.app import run as run_consumers
-    from infra.telemetry import configure_logging
+    match roles:
+        case ["index"]:
+            import infra.index.edge  # noqa: F401 - loads the engine before the gate opens
+            from infra.index import serve_index
 
-    # Once more: FastStream sets up its logger when it is imported.
-    configure_logging("+".join(roles), settings.log_level)
-    uvloop.run(run_consumers(roles, settings))
+            return lambda settings: asyncio.run(_until_signal(serve_index(settings)))
+        case ["watcher"]:
+            from infra.publishing import watch_folder
+
+            assert docs is not None
+            return lambda settings: asyncio.run(_until_signal(watch_folder(settings, root=docs)))
+        case ["api"]:
+            import uvloop
+
+            from api.app import serve
+
+            return lambda settings: uvloop.run(serve(settings))
+        case _:
+            import uvloop
+
+            from consumers.app import run as run_consumers
+
+            return lambda settings: uvloop.run(run_consumers(roles, settings))
 
 
-async def _api(settings: "Settings") -> None:
-    from api.app import serve
+def _wait_for(file: Path | None) -> None:
+    """The launcher opens the gate when topics and tables are there; it ends us if that never happens."""
+    import time
 
-    await serve(settings)
-
-
-async def _index(settings: "Settings") -> None:
-    from infra.index import serve_index
-
-    await serve_index(settings)
-
-
-async def _watch(settings: "Settings", docs: Path) -> None:
-    from infra.publishing import watch_folder
-
-    await watch_folder(settings, root=docs)
+    while file is not None and not file.exists():
+        time.sleep(0.02)
 
 
 async def _until_signal(work: "Coroutine[None, None, None]") -> None:

@@ -55,7 +55,7 @@ group.max.session.timeout.ms=1800000
 
 
 class LocalKafka:
-    """``start``, then ``bootstrap_servers``; the log is kept in ``directory``."""
+    """One broker at an address that is fixed from the beginning; the log is kept in ``directory``."""
 
     name = "kafka"
 
@@ -64,7 +64,7 @@ class LocalKafka:
         self._tools_dir = tools_dir
         self._log_dir = log_dir
         self._progress = progress
-        self._port = 0
+        self._port, self._controller_port = free_ports(2)
         self.child: Child | None = None
 
     @property
@@ -72,7 +72,7 @@ class LocalKafka:
         return f"127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Start, and return when it serves. A restart keeps the port, so that clients find it again.
+        """Start, and return when it serves.
 
         Raises:
             MissingPart: no Java, or no jars and no way to get them.
@@ -101,8 +101,6 @@ class LocalKafka:
             await self.child.stop(_STOP_TIMEOUT_S)
 
     def _write_properties(self) -> Path:
-        if not self._port:
-            self._port, self._controller_port = free_ports(2)
         path = self._directory / "server.properties"
         log_dir = (self._directory / "log").resolve()
         path.write_text(

@@ -81,6 +81,7 @@ class _Launcher:
         self._options = options
         self._progress = progress
         self._data_dir = settings.data_dir
+        self._gate = self._data_dir / "processes" / "go"
         self._dependencies = Dependencies.of(settings, self._data_dir, progress)
         self._roles: list[RoleProcess] = []
         self._ended: list[str] = []
@@ -90,21 +91,23 @@ class _Launcher:
         """Start all, say when it serves, and supervise until cancelled."""
         from infra.local.readiness import wait_until_ready
 
-        planned = plan(self._options.replicas)
         host, port = self._settings.host, self._choose_port()
         token = self._settings.api_token.get_secret_value() if self._settings.api_token else secrets.token_urlsafe(24)
+        settings = self._settings.model_copy(update=self._dependencies.addresses())
+        self._roles = self._plan_processes(plan(self._options.replicas), settings, host, port, token)
+        self._gate.unlink(missing_ok=True)
+        # Ours load their libraries while the dependencies start, and wait at the gate until all is prepared.
+        loading = asyncio.gather(*(role.start() for role in self._roles))
         with self._progress.step("Starting Kafka, PostgreSQL and Redis"):
             await self._dependencies.start()
-        settings = self._settings.model_copy(update=self._dependencies.addresses())
         with self._progress.step("Preparing topics and tables"):
             await _prepare(settings)
-        self._roles = self._plan_processes(planned, settings, host, port, token)
+        await loading
+        self._gate.touch()
         # Not a task group: its exceptions would come out wrapped.
         tasks: list[asyncio.Task[None]] = []
         try:
             with self._progress.step("Starting Leat"):
-                for role in self._roles:
-                    await role.start()
                 tasks += [
                     asyncio.create_task(supervise(unit, say=self._say_death, changed=self._write_run_file))
                     for unit in (*self._dependencies.ours, *self._roles)
@@ -153,10 +156,10 @@ class _Launcher:
         for name, roles in planned:
             if name == "index" and settings.qdrant_url:
                 continue
-            arguments = []
+            arguments = ["--when", str(self._gate)]
             if "api" in roles:
                 own_port = port if name == "api" else first_free(host, port + 1)
-                arguments = ["--host", host, "--port", str(own_port)]
+                arguments += ["--host", host, "--port", str(own_port)]
             env = role_environment(addresses | {"LEAT_INSTANCE_ID": name})
             processes.append(RoleProcess(name, roles, arguments=arguments, env=env, data_dir=self._data_dir))
         return processes

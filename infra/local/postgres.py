@@ -35,7 +35,10 @@ _SETTINGS = {
 
 
 class LocalPostgres:
-    """``start``, then ``dsn`` of the database ``leat``. ``durable=False`` (tests) never waits for the disk."""
+    """A server, with a database ``leat``, at an address that is fixed from the beginning.
+
+    ``durable=False`` (tests) never waits for the disk.
+    """
 
     name = "postgres"
 
@@ -44,8 +47,8 @@ class LocalPostgres:
         self._log_file = log_dir / "postgres.log"
         self._progress = progress
         self._durable = durable
-        self._port = 0
-        self._password = ""
+        [self._port] = free_ports(1)
+        self._password = secret(self._directory / "password")
         self.child: Child | None = None
 
     @property
@@ -56,7 +59,7 @@ class LocalPostgres:
         return f"postgresql://leat:{self._password}@127.0.0.1:{self._port}/{database}"
 
     async def start(self) -> None:
-        """Start, and return when it serves. A restart keeps the port.
+        """Start, and return when it serves.
 
         Raises:
             MissingPart: the package has no server for this machine.
@@ -69,8 +72,6 @@ class LocalPostgres:
         pid_file = self._directory / "process.json"
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for clients that may never leave.
         await asyncio.to_thread(stop_leftover, pid_file, 5.0, signal.SIGINT)
-        self._port = self._port or free_ports(1)[0]
-        self._password = secret(self._directory / "password")
         new = not (self._directory / "data" / "PG_VERSION").exists()
         if new:
             await self._initialise(binaries)

@@ -31,7 +31,7 @@ databases 16
 
 
 class LocalRedis:
-    """``start``, then ``url``."""
+    """A server at an address that is fixed from the beginning."""
 
     name = "redis"
 
@@ -40,8 +40,8 @@ class LocalRedis:
         self._tools_dir = tools_dir
         self._log_file = log_dir / "redis.log"
         self._progress = progress
-        self._port = 0
-        self._password = ""
+        [self._port] = free_ports(1)
+        self._password = secret(directory / "password")
         self.child: Child | None = None
 
     @property
@@ -49,7 +49,7 @@ class LocalRedis:
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     async def start(self) -> None:
-        """Start, and return when it serves. A restart keeps the port.
+        """Start, and return when it serves.
 
         Raises:
             MissingPart: no server here, and no way to get one.
@@ -59,8 +59,6 @@ class LocalRedis:
         pid_file = self._directory / "process.json"
         await asyncio.to_thread(stop_leftover, pid_file)
         binary = await asyncio.to_thread(redis_server, self._tools_dir, self._progress)
-        self._port = self._port or free_ports(1)[0]
-        self._password = secret(self._directory / "password")
         configuration = self._directory / "redis.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(
