@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from schemas.answers import Passage
 from streams.sentences import Sentence, sentences
-from streams.terms import Question, is_identifier, stem, words
+from streams.terms import Question, fold, is_identifier, stem, words
 
 # What people call a field that files abbreviate. Read as if the words stood there.
 _LONG_FORMS = {
@@ -28,6 +28,7 @@ _LONG_FORMS = {
     "config": "configuration",
     "max": "maximum",
     "min": "minimum",
+    "latest": "newest current",
 }
 _CELL = re.compile(r"(?<!\\)\|")
 
@@ -95,9 +96,9 @@ def _field(
     about = " ".join((passage.title, *headings, name))
     spoken = " ".join((_spoken(key), about, sentence.value or "" if sentence is record else ""))
     of_question = set(question.terms)
-    # The name of the record decides: a question about 10.7 is not answered by the record of 10.6.
-    named = [stem(word) for word in words(name or (headings[-1] if headings else ""))]
-    foreign = sum(2 for word in named if word not in of_question and any(is_identifier(term) for term in named))
+    # The name of the record decides: what was asked of 10.7 is not answered by the record of 10.6, nor by a mere name.
+    foreign = 1 if sentence is record else 0
+    foreign += 0 if _mentions(question, name or (headings[-1] if headings else "")) else 2
     foreign += sum(1 for word in words(passage.title) if stem(word) not in of_question)
     line = sentence.text.lstrip("- ").rstrip()
     head = record.text.lstrip("- ").rstrip() if record is not None and record is not sentence else ""
@@ -128,6 +129,13 @@ def _row(
         f"{name}: {cell}" if name else cell for name, cell in zip(header, cells, strict=True) if cell.strip()
     )
     return Quotable(passage.citation, ordinal, sentence, own, context, quote=sentence.text, shown=shown)
+
+
+def _mentions(question: Question, name: str) -> bool:
+    """Whether the question has the whole name, not as part of a longer one. A name without digits may be missing."""
+    if not is_identifier(name):
+        return True
+    return bool(re.search(rf"(?<![\w.]){re.escape(fold(name))}(?![\w+]|[.-]\w)", question.folded))
 
 
 def _cells(row: str) -> list[str]:

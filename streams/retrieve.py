@@ -17,6 +17,7 @@ from streams.fuse import Fused, fuse
 from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
 from streams.ports import Embedder, PassageStore, SparseEncoder, VectorIndex
 from streams.rerank import look_up, overlaps
+from streams.subject import encode_question
 from streams.terms import Question
 
 # Candidates per leg and wanted passage: room for what hydration drops and duplicates merge.
@@ -86,7 +87,7 @@ async def retrieve(
     generation = collection.serving
     vector, reason = await _embed(query, embedder)
     watch.lap("embed")
-    terms = sparse.encode_query(query)
+    terms = encode_question(query, sparse)
     scope = IndexScope.of(principal, generation.generation_id, options.filters)
     limit = max(MIN_CANDIDATES, OVERFETCH * options.top_k)
     lost: frozenset[UUID] = frozenset()
