@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.auth import LocalAuthenticator
 from api.edge import Edge, EdgeOptions
 from api.routes import build_api, wrapped
-from api.sse import SseOptions
+from api.sse import ABORT, SseOptions
 from infra.kafka.connection import connection_kwargs, is_serving
 from infra.kafka.dead_letters import KafkaDeadLetters
 from infra.kafka.lag import GroupLag
@@ -52,7 +53,7 @@ async def serve(settings: Settings) -> None:
             wrapped(build_api(edge), edge),
             host=settings.host,
             port=settings.port or DEFAULT_PORT,
-            http="httptools",
+            http=Connection,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -142,6 +143,14 @@ class RecentLag:
                 self._value = await self._lag.read()
                 self._read_at = time.monotonic()
             return self._value
+
+
+class Connection(HttpToolsProtocol):
+    """Lets a response break its connection off, which ASGI has no word for: a reader that takes nothing must go."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
 
 
 class Server(uvicorn.Server):

@@ -27,6 +27,12 @@ RETRY_MS = 500
 YIELD_EVERY = 64
 # For the closing word at the end of the process; the supervisor waits longer.
 CLOSING_S = 2.0
+ABORT = "leat.abort"
+"""Where the server puts, in a request's scope, what breaks its connection off at once."""
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,9 @@ class AnswerEventsResponse(EventSourceResponse):
             try:
                 await super().__call__(scope, receive, send)
             except SendTimeoutError:
-                # The reader took nothing: not an error of ours. Its connection is broken off by not ending the body.
+                # The reader took nothing: not an error of ours. Closing would wait for it to take what is buffered.
                 SLOW_READERS.inc()
+                scope.get(ABORT, _nothing)()
 
 
 def frame(event: AnswerEvent) -> bytes:

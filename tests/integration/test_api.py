@@ -43,11 +43,15 @@ class Served:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def served(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     folder = tmp_path_factory.mktemp("api")
-    async with prepared(services, folder, api_token=TOKEN) as running:
-        async with wired((*PIPELINE, ANSWERER.name), running.settings, asyncio.Event()) as wiring:
-            async with application(running) as first, application(running) as second:
-                yield Served(running, (first, second))
-            assert wiring.bug is None, wiring.bug
+    roles, stop = (*PIPELINE, ANSWERER.name), asyncio.Event()
+    async with (
+        prepared(services, folder, api_token=TOKEN) as running,
+        wired(roles, running.settings, stop) as wiring,
+        application(running) as first,
+        application(running) as second,
+    ):
+        yield Served(running, (first, second))
+        assert wiring.bug is None, wiring.bug
 
 
 @asynccontextmanager
