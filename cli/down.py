@@ -28,7 +28,8 @@ def down(json_output: JsonOption = False, data: DataOption = None) -> None:
         raise Refused(f"no Leat is running on {directory}")
     os.kill(int(pid), signal.SIGTERM)
     end = time.monotonic() + _TIMEOUT_S
-    while is_locked(directory):
+    # The lock opens a moment before the process has ended.
+    while is_locked(directory) or _runs(int(pid)):
         if time.monotonic() > end:
             raise Refused(f"process {pid} is still stopping after {_TIMEOUT_S:.0f} s, see {directory / 'logs'}")
         time.sleep(0.05)
@@ -36,3 +37,12 @@ def down(json_output: JsonOption = False, data: DataOption = None) -> None:
         print_json({"stopped": int(pid)})
     else:
         typer.echo("Leat has stopped")
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
