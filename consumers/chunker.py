@@ -19,6 +19,7 @@ from schemas.documents import Change
 from schemas.pipeline import BulkForwarded, DocumentChunked, IndexCommitted, Lane
 from schemas.topics import BULK, CHUNKS, CHUNKS_BULK, DOCUMENTS, INDEX_COMMITS, RETRIES, Topic
 from streams.admit import admission, with_access
+from streams.crash import passing
 from streams.cut import content_of, cut, deletion
 from streams.decode import IncomingChange, decode, is_neutralised
 from streams.epoch import EpochWatch
@@ -84,11 +85,13 @@ class Chunker:
                     if arrival is not None:
                         arrivals.append(arrival)
             admissions = await self._parts.ledger.admit([arrival.request for arrival in arrivals])
+            passing("admitted")
             for arrival, admitted in zip(arrivals, admissions, strict=True):
                 try:
                     await self._follow_up(arrival, admitted, sending)
                 except PermanentError as error:
                     failures.append(Failure(arrival.record, error, arrival.request.revision))
+        passing("chunks-sent")
         return Handled(failures)
 
     async def on_bulk_forwarded(self, records: Sequence[Record]) -> Handled:
@@ -275,6 +278,7 @@ async def _send_home(record: Record, incoming: IncomingChange, home: int, sendin
 async def _send_chunks(records: Sequence[DocumentChunked], topic: Topic, sending: Sending) -> None:
     for record in records:
         await sending.event(topic, record, key=record.key.encode(), partition=record.origin.partition)
+        passing("chunks-sending")
 
 
 async def _say(outcome: IndexCommitted, sending: Sending) -> None:

@@ -32,6 +32,7 @@ from consumers.lanes import Lanes
 from consumers.outbox import Outbox
 from schemas.pipeline import IndexCommitted, Lane
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
+from streams.crash import passing
 from streams.errors import PermanentError, TransientError, Unavailable
 from streams.records import Record
 from streams.topology import Stage
@@ -180,9 +181,11 @@ class Delivery:
         records = [_record(raw, topic) for raw in batch.raw]
         async with self._lanes.turn(subscription.lane):
             try:
+                passing("consumed")
                 handled = await self._attempt(records, handler)
                 for failure in handled.failures:
                     await self._bury(failure)
+                passing("before-commit")
                 await batch.commit(handled.holding)
                 if handled.later is not None:
                     self._start(self._commit_later(batch, handled.later))
@@ -269,6 +272,7 @@ class Delivery:
             if outcome is not None:
                 key, partition = outcome.key.encode(), outcome.origin.partition
                 await sending.event(INDEX_COMMITS, outcome, key=key, partition=partition)
+        passing("buried")
         log.error(
             "record_dead_lettered",
             extra={

@@ -19,6 +19,7 @@ from schemas.documents import Change
 from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, Lane, PassageVector
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, Topic
 from streams.chunk import embedded_text
+from streams.crash import passing
 from streams.model import EmbeddingModel, FloatVector
 from streams.ports import Catalog, DocumentLedger, Embedder, VectorCache
 from streams.records import Record
@@ -107,6 +108,7 @@ class _Embedding:
             vectors = {passage.content_hash: row for passage, row in zip(part, matrix, strict=True)}
             tokens = sum(passage.tokens for passage in part)
             await self._parts.cache.put(tenant, model.fingerprint, vectors, tokens=tokens)
+            passing("vectors-cached")
             fresh |= vectors
         return fresh
 

@@ -20,6 +20,7 @@ from schemas.documents import DocumentKey
 from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Lane, Outcome
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS
 from streams.assemble import Assembler
+from streams.crash import passing
 from streams.index import IndexPlan, plan, text_of
 from streams.model import FloatVector, Generation, GenerationState
 from streams.outcomes import superseded
@@ -89,6 +90,7 @@ class Words:
             for outcome in outcomes:
                 key, partition = outcome.key.encode(), outcome.origin.partition
                 await sending.event(INDEX_COMMITS, outcome, key=key, partition=partition)
+        passing("outcomes-sent")
         return Handled(failures, self._assembler.holding())
 
     async def _index(self, generation_id: int, batch: list[DocumentChunked]) -> list[IndexCommitted]:
@@ -99,8 +101,11 @@ class Words:
             await self._parts.index.ensure_space(generation.space, generation.model.dimensions)
             self._spaces.add(generation.space)
         plans = await self._plan(generation, batch)
+        passing("fence-read")
         await self._write_points(generation, plans)
+        passing("points-written")
         applied = await self._parts.manifests.flip([planned.flip for planned in plans])
+        passing("flipped")
         for planned, ok in zip(plans, applied, strict=True):
             if planned.born and not ok:
                 await self._parts.manifests.discard(generation.space, [passage.point_id for passage in planned.born])
@@ -173,6 +178,7 @@ async def give_vectors(
     if not found:
         return
     vanished = await parts.index.update_vectors(generation.space, found)
+    passing("vectors-written")
     await parts.manifests.mark_embedded(generation.generation_id, [point for point in found if point not in vanished])
 
 

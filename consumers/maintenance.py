@@ -7,6 +7,7 @@ from typing import Protocol
 
 from consumers.delivery import Handler
 from schemas.topics import DOCUMENTS
+from streams.crash import passing
 from streams.errors import TransientError, Unavailable
 from streams.model import Unapplied
 from streams.ports import LogReader, ManifestStore, VectorIndex
@@ -36,6 +37,7 @@ async def sweep_garbage(manifests: ManifestStore, index: VectorIndex) -> None:
     while dead := await manifests.take_garbage(older_than_s=GARBAGE_AGE_S, limit=GARBAGE_BATCH):
         for space in {space for space, _ in dead}:
             await index.delete(space, [point_id for of, point_id in dead if of == space])
+        passing("garbage-swept")
         await manifests.forget_garbage([point_id for _, point_id in dead])
         if len(dead) < GARBAGE_BATCH:
             return

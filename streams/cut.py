@@ -8,6 +8,7 @@ from schemas.access import AccessLevel
 from schemas.documents import Change, DocumentChanged, DocumentKey
 from schemas.pipeline import DocumentAttributes, DocumentChunked, Origin
 from streams.chunk import chunk
+from streams.crash import passing
 from streams.errors import NotFound, UnreadableDocument
 from streams.model import Content, Generation, ParsedDocument
 from streams.parts import parts_of
@@ -55,6 +56,7 @@ async def cut(
         UnreadableDocument: no parser can read it; retrying cannot help.
     """
     parsed = await parser.parse(content)
+    passing("parsed")
     attributes = _attributes(changed, parsed, content, key, access)
     records: list[DocumentChunked] = []
     for generation in generations:

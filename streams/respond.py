@@ -21,6 +21,7 @@ from schemas.answers import (
     TokenEvent,
 )
 from streams.answer import Composition, compose
+from streams.crash import passing
 from streams.emit import AnswerEvents
 from streams.errors import NotFound, PermanentError, StaleAttempt, TransientError, Unavailable
 from streams.model import Collection, Freshness
@@ -161,6 +162,7 @@ async def _work(question: QuestionAsked, events: AnswerEvents, tools: Answering)
     async for piece in composition:
         if piece:
             events.put(StreamEventName.TOKEN, TokenEvent(text=piece))
+            passing("answering")
     answer = _assembled(question, retrieval, composition, freshness)
     # If it can't be stored now, the answer still counts: the answers topic carries it, the recorder stores it later.
     with contextlib.suppress(Unavailable, TransientError):

@@ -9,6 +9,7 @@ from schemas.headers import CONTENT_TYPE, LANE
 from schemas.pipeline import Lane
 from schemas.positions import Position
 from schemas.topics import DOCUMENTS, prefixed
+from streams.crash import passing
 
 
 class KafkaChangeLog:
@@ -22,7 +23,9 @@ class KafkaChangeLog:
 
     async def publish(self, key: DocumentKey, change: DocumentChanged | None, *, bulk: bool = False) -> Position:
         """Append one change. After ``Unavailable`` it may be in the log or not; publishing it again is right."""
+        passing("log-sending")
         [appended] = await self._producer.send([self._outgoing(key, change, bulk)])
+        passing("log-acknowledged")
         return self._position(key, appended)
 
     async def publish_many(
