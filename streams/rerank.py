@@ -19,6 +19,9 @@ WINDOW_WORDS = 25
 # word may stand between.
 NEIGHBOUR_WORDS = 2
 
+# What names and identifiers count beside other words: a passage about something else is no answer, however it is put.
+SUBJECT_FACTOR = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
@@ -54,7 +57,10 @@ def look_up(question: Question, headings: str, text: str) -> Found:
 
 def overlaps(question: Question, found: Sequence[Found]) -> list[Overlap]:
     """One per candidate, in order."""
-    weights = rarity(question, [passage.terms for passage in found])
+    weights = [
+        weight * (SUBJECT_FACTOR if term in question.subject else 1.0)
+        for term, weight in enumerate(rarity(question, [passage.terms for passage in found]))
+    ]
     total = sum(weights) or 1.0
     return [
         Overlap(

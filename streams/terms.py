@@ -7,6 +7,7 @@ Versions, dates and other identifiers are equal or not: 10.7 is neither 10.70 no
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 # Letters of a word that count. Fewer merge unrelated words, more separate "published" from "publication".
@@ -58,12 +59,20 @@ class Question:
     def __init__(self, text: str) -> None:
         self.text = unicodedata.normalize("NFKC", text)
         self.folded = fold(self.text)
-        kept = [word for word in _TOKEN.findall(spaced(self.text)) if word.lower() not in FUNCTION_WORDS]
+        asked = _TOKEN.findall(spaced(self.text))
+        kept = [word for word in asked if word.lower() not in FUNCTION_WORDS]
         self.terms = tuple(dict.fromkeys(stem(fold(part)) for word in kept for part in _HUMP.split(word)))
         """Distinct, in the order of the question; folded and cut."""
         self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
         """Neighbours in the question."""
-        self._numbers = {term: number for number, term in enumerate(self.terms)}
+        self._numbers: dict[str, tuple[int, ...]] = {term: (number,) for number, term in enumerate(self.terms)}
+        for initials, run in _initialisms(asked):
+            numbers = {number for word in run for number in self._numbers.get(stem(fold(word)), ())}
+            self._numbers.setdefault(initials, tuple(sorted(numbers)))
+        self.subject = frozenset(
+            number for word in subject_words(self.text) for number in self._numbers.get(stem(fold(word)), ())
+        )
+        """Places of its names and identifiers: what it is about."""
 
     @property
     def identifiers(self) -> frozenset[int]:
@@ -74,11 +83,36 @@ class Question:
         """(ordinal of the word in the text, place of the term in ``terms``), in the order of the text."""
         # Split, look up and compare without leaving C: this runs for every word of every candidate.
         words = map(stem, _TOKEN.findall(fold(spaced(text))))
-        return [(ordinal, term) for ordinal, term in enumerate(map(self._numbers.get, words)) if term is not None]
+        found = enumerate(map(self._numbers.get, words))
+        return [(ordinal, term) for ordinal, terms in found if terms is not None for term in terms]
 
     def found_in(self, text: str) -> frozenset[int]:
         """Which terms a text has."""
         return frozenset(term for _, term in self.occurrences(text))
+
+
+def subject_words(question: str) -> list[str]:
+    """Its words with a capital or a digit, in order; the first word only if it has more capitals."""
+    kept = []
+    for place, word in enumerate(_TOKEN.findall(question)):
+        named = word[0].isupper() if place else any(character.isupper() for character in word[1:])
+        if (named or is_identifier(word)) and word.lower() not in FUNCTION_WORDS:
+            kept.append(word)
+    return kept
+
+
+def function_words(question: str) -> list[str]:
+    """Its words that any question might have."""
+    return [word for word in _TOKEN.findall(question) if word.lower() in FUNCTION_WORDS]
+
+
+def _initialisms(asked: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """How the question's runs of three to five words are abbreviated: "end of life" is eol."""
+    for length in (3, 4, 5):
+        for start in range(len(asked) - length + 1):
+            run = asked[start : start + length]
+            if all(word[0].isalpha() for word in run):
+                yield fold("".join(word[0] for word in run)), run
 
 
 def spaced(text: str) -> str:
