@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from schemas.answers import Passage
 from streams.answer_type import AnswerType, answer_type, holds, is_of
 from streams.quotable import Quotable, quotables
-from streams.rerank import rarity
+from streams.rerank import weighted
 from streams.terms import Question
 
 MAX_QUOTES = 3
@@ -125,8 +125,8 @@ def _neighbour(pieces: Sequence[Quotable], place: int, weights: Sequence[float])
 
 
 def _weights(question: Question, pieces: Sequence[Quotable]) -> list[float]:
-    """Rarity of the question's terms among all pieces, as shares of 1."""
-    weights = rarity(question, [piece.own for piece in pieces])
+    """Rarity of the question's terms among all pieces, those of its subject more, as shares of 1."""
+    weights = weighted(question, [piece.own for piece in pieces])
     total = sum(weights) or 1.0
     return [weight / total for weight in weights]
 

@@ -57,10 +57,7 @@ def look_up(question: Question, headings: str, text: str) -> Found:
 
 def overlaps(question: Question, found: Sequence[Found]) -> list[Overlap]:
     """One per candidate, in order."""
-    weights = [
-        weight * (SUBJECT_FACTOR if term in question.subject else 1.0)
-        for term, weight in enumerate(rarity(question, [passage.terms for passage in found]))
-    ]
+    weights = weighted(question, [passage.terms for passage in found])
     total = sum(weights) or 1.0
     return [
         Overlap(
@@ -72,11 +69,15 @@ def overlaps(question: Question, found: Sequence[Found]) -> list[Overlap]:
     ]
 
 
-def rarity(question: Question, candidates: Sequence[frozenset[int]]) -> list[float]:
-    """Inverse document frequency of each term among the candidates. A term that none of them has weighs most."""
+def weighted(question: Question, candidates: Sequence[frozenset[int]]) -> list[float]:
+    """Inverse document frequency of each term among the candidates, the subject's times ``SUBJECT_FACTOR``.
+
+    A term that none of them has weighs most.
+    """
     count = len(candidates)
     return [
         math.log(1 + (count + 0.5) / (sum(term in terms for terms in candidates) + 0.5))
+        * (SUBJECT_FACTOR if term in question.subject else 1.0)
         for term in range(len(question.terms))
     ]
 

@@ -61,7 +61,7 @@ class Question:
         self.folded = fold(self.text)
         asked = _TOKEN.findall(spaced(self.text))
         kept = [word for word in asked if word.lower() not in FUNCTION_WORDS]
-        self.terms = tuple(dict.fromkeys(stem(fold(part)) for word in kept for part in _HUMP.split(word)))
+        self.terms = tuple(dict.fromkeys(stem(fold(word)) for word in kept))
         """Distinct, in the order of the question; folded and cut."""
         self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
         """Neighbours in the question."""

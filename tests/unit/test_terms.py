@@ -31,8 +31,12 @@ def test_diacritics_and_case_do_not_matter() -> None:
     assert fold("ĐÃ") == "da"
 
 
-def test_camel_case_in_a_question_is_its_words() -> None:
-    assert "releas" in Question("latestReleaseDate").terms
+def test_a_name_in_camel_case_is_one_word() -> None:
+    assert found("latest GitLab release", "gitlab") == {"gitlab"}
+
+
+def test_an_abbreviation_is_found_for_its_words() -> None:
+    assert found("When does it reach end of life?", "eol: 2025-05-01") == {"end", "life"}
 
 
 def test_scripts_without_spaces_are_compared_character_by_character() -> None:
