@@ -123,6 +123,8 @@ class Delivery:
         self._outcome_of = outcome_of
         self._background: set[asyncio.Task[None]] = set()
         self._holds: dict[str, int] = {}
+        # What the handler of a topic said last about work that it still holds: a record that fails says nothing of it.
+        self._held: dict[str, Mapping[int, int]] = {}
         self._handlers: dict[str, Handler] = {}
         self.moved_at: dict[str, float] = {}
         """Loop time at which each topic last moved forward; liveness looks at it."""
@@ -141,6 +143,11 @@ class Delivery:
 
         async def on_batch(batch: "_Batch") -> None:
             await self._deliver(batch, subscription, handler)
+
+        def assigned(partitions: frozenset[int]) -> None:
+            self._held.pop(subscription.topic.name, None)
+            if on_assigned is not None:
+                on_assigned(partitions)
 
         interactive = subscription.lane is Lane.INTERACTIVE
         router.subscriber(
@@ -161,7 +168,7 @@ class Delivery:
             fetch_max_wait_ms=500,
             parser=_keep_raw,
             decoder=_as_batch,
-            listener=_Assignments(on_assigned),
+            listener=_Assignments(assigned),
         )(on_batch)
 
     def handler_of(self, topic: Topic) -> Handler:
@@ -186,7 +193,7 @@ class Delivery:
                 for failure in handled.failures:
                     await self._bury(failure)
                 passing("before-commit")
-                await batch.commit(handled.holding)
+                await batch.commit(self._held.get(topic, {}))
                 if handled.later is not None:
                     self._start(self._commit_later(batch, handled.later))
             except Unavailable as error:
@@ -221,7 +228,7 @@ class Delivery:
         if doomed:
             error = PermanentError("crashed-the-process", f"processing it ended the process {MAX_CRASHES} times")
             handled = await self._attempt([record for record in records if record not in doomed], handler)
-            return Handled((*handled.failures, *(Failure(record, error) for record in doomed)), handled.holding)
+            return Handled((*handled.failures, *(Failure(record, error) for record in doomed)), later=handled.later)
         if not records:
             return Handled()
         try:
@@ -232,7 +239,7 @@ class Delivery:
             if len(records) > 1:
                 first = await self._attempt(records[: len(records) // 2], handler)
                 second = await self._attempt(records[len(records) // 2 :], handler)
-                return Handled((*first.failures, *second.failures), {**first.holding, **second.holding})
+                return Handled((*first.failures, *second.failures), later=_all_later(first.later, second.later))
             if isinstance(error, PermanentError):
                 return Handled((Failure(records[0], error),))
             await self._crashes.add(self._stage.name, records[0].name)
@@ -241,16 +248,21 @@ class Delivery:
     async def _with_retries(self, records: Sequence[Record], handler: Handler) -> Handled:
         for attempt in range(1, MAX_ATTEMPTS):
             try:
-                return await handler(records) or Handled()
+                return await self._call(records, handler)
             except TransientError as error:
                 log.warning(
                     "attempt_failed", extra={"stage": self._stage.name, "attempt": attempt, "cause": str(error)}
                 )
                 await asyncio.sleep(_growing(BACKOFF_S, attempt))
         try:
-            return await handler(records) or Handled()
+            return await self._call(records, handler)
         except TransientError as error:
             raise PermanentError("retries-exhausted", f"{MAX_ATTEMPTS} attempts; the last: {error}") from error
+
+    async def _call(self, records: Sequence[Record], handler: Handler) -> Handled:
+        handled = await handler(records) or Handled()
+        self._held[records[0].topic] = handled.holding
+        return handled
 
     async def _bury(self, failure: Failure) -> None:
         """Publish the dead letter and the public outcome; both are acknowledged before the offset is committed."""
@@ -355,15 +367,14 @@ class _Batch:
 class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     """Tells a handler with memory that partitions begin again at their committed offsets."""
 
-    def __init__(self, on_assigned: Callable[[frozenset[int]], None] | None) -> None:
+    def __init__(self, on_assigned: Callable[[frozenset[int]], None]) -> None:
         self._on_assigned = on_assigned
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         pass
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        if self._on_assigned is not None:
-            self._on_assigned(frozenset(tp.partition for tp in assigned))
+        self._on_assigned(frozenset(tp.partition for tp in assigned))
 
 
 async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
@@ -387,6 +398,20 @@ def _record(raw: ConsumerRecord, topic: str) -> Record:
         value=raw.value,
         headers=tuple(raw.headers),
     )
+
+
+def _all_later(
+    first: Awaitable[Mapping[int, int]] | None, second: Awaitable[Mapping[int, int]] | None
+) -> Awaitable[Mapping[int, int]] | None:
+    """Ends when both have; the one that ends last knows where the partitions may be committed."""
+    if first is None or second is None:
+        return first or second
+
+    async def both() -> Mapping[int, int]:
+        early, late = await asyncio.gather(first, second)
+        return {**early, **late}
+
+    return both()
 
 
 def _growing(bounds_s: tuple[float, float], attempt: int) -> float:

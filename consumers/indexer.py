@@ -73,11 +73,13 @@ class Words:
         """Index the newest complete revision of each document in the batch."""
         parts, failures = decoded(records, DocumentChunked)
         newest: dict[tuple[int, DocumentKey], DocumentChunked] = {}
+        wholes: list[DocumentChunked] = []
         outcomes: list[IndexCommitted] = []
         for record, part in parts:
             whole = self._assembler.add(part, partition=record.partition, offset=record.offset)
             if whole is None:
                 continue
+            wholes.append(whole)
             name = (whole.generation_id, whole.key)
             loser, winner = _in_order(newest.get(name), whole)
             newest[name] = winner
@@ -91,6 +93,8 @@ class Words:
                 key, partition = outcome.key.encode(), outcome.origin.partition
                 await sending.event(INDEX_COMMITS, outcome, key=key, partition=partition)
         passing("outcomes-sent")
+        for whole in wholes:
+            self._assembler.settle(whole)
         return Handled(failures, self._assembler.holding())
 
     async def _index(self, generation_id: int, batch: list[DocumentChunked]) -> list[IndexCommitted]:
@@ -112,7 +116,25 @@ class Words:
         await self._catch_up_vectors(generation, plans, applied)
         if generation.state is not GenerationState.SERVING:
             return []
-        return [_outcome(whole, planned, ok) for whole, planned, ok in zip(batch, plans, applied, strict=True)]
+        repeated = await self._applied_before(generation, [w for w, ok in zip(batch, applied, strict=True) if not ok])
+        return [
+            _outcome(whole, planned, ok or whole.key in repeated)
+            for whole, planned, ok in zip(batch, plans, applied, strict=True)
+        ]
+
+    async def _applied_before(self, generation: Generation, refused: list[DocumentChunked]) -> set[DocumentKey]:
+        """Those that the fence refused because they had passed it already: a redelivery, and no newer change is known.
+
+        Whoever let them pass may have died before saying so; then this is the first time that their outcome is said.
+        """
+        if not refused:
+            return set()
+        manifests = await self._parts.manifests.read(generation.generation_id, [whole.key for whole in refused])
+        return {
+            whole.key
+            for whole in refused
+            if (found := manifests.get(whole.key)) is not None and found.applied_revision == whole.revision
+        }
 
     async def _plan(self, generation: Generation, batch: list[DocumentChunked]) -> list[IndexPlan]:
         manifests = await self._parts.manifests.read(generation.generation_id, [whole.key for whole in batch])

@@ -14,15 +14,22 @@ class _Pending:
     first_offset: int
     parts: dict[int, DocumentChunked] = field(default_factory=dict)
 
+    def is_whole(self, of: int) -> bool:
+        return len(self.parts) == of
+
 
 class Assembler:
-    """Collects parts per (generation, document). Parts of other attempts (another digest) are never mixed in."""
+    """Collects parts per (generation, document). Parts of other attempts (another digest) are never mixed in.
+
+    What was handed out whole is kept until ``settle``: if indexing it fails, only the records of the last batch come
+    again, and the parts before them must still be here.
+    """
 
     def __init__(self) -> None:
         self._pending: dict[tuple[int, DocumentKey], _Pending] = {}
 
     def add(self, part: DocumentChunked, *, partition: int, offset: int) -> DocumentChunked | None:
-        """Take a part in; the whole revision, as one event, when it was the last one missing.
+        """Take a part in; the whole revision, as one event, when none is missing any more.
 
         A newer revision or another attempt drops what was collected: the chunker publishes in order, so the rest of the
         older one can no longer matter.
@@ -37,16 +44,23 @@ class Assembler:
             self._pending[name] = pending
         pending.parts[part.part] = part
         pending.first_offset = min(pending.first_offset, offset)
-        if len(pending.parts) < part.parts:
+        if not pending.is_whole(part.parts):
             return None
-        del self._pending[name]
         passages = tuple(passage for number in sorted(pending.parts) for passage in pending.parts[number].passages)
         return pending.parts[1].model_copy(update={"passages": passages, "parts": 1})
+
+    def settle(self, whole: DocumentChunked) -> None:
+        """A whole revision is done with, or will never be: its parts are not needed again."""
+        pending = self._pending.get((whole.generation_id, whole.key))
+        if pending is not None and (pending.revision, pending.digest) == (whole.revision, whole.digest):
+            del self._pending[whole.generation_id, whole.key]
 
     def holding(self) -> dict[int, int]:
         """Lowest offset per partition whose revision is not complete."""
         lowest: dict[int, int] = {}
         for pending in self._pending.values():
+            if pending.is_whole(next(iter(pending.parts.values())).parts):
+                continue  # handed out: its batch is committed only when it is done with
             lowest[pending.partition] = min(lowest.get(pending.partition, pending.first_offset), pending.first_offset)
         return lowest
 
