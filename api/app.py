@@ -22,13 +22,14 @@ from infra.kafka.lag import GroupLag
 from infra.postgres.outcomes import PostgresOutcomeStore
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
-from streams.errors import PermanentError, Unavailable
+from streams.errors import LeatError, PermanentError, Unavailable
 from streams.model import DeadLetter
+from streams.respond import DEFAULT_COLLECTION
 
 log = logging.getLogger(__name__)
 
 WANTED = (
-    "query_embedder", "sparse", "index", "answer_stream", "question_log", "change_log", "dead_letters", "lag",
+    "query_embedders", "sparse", "index", "answer_stream", "question_log", "change_log", "dead_letters", "lag",
 )  # fmt: skip
 DEFAULT_PORT = 8765
 # Between saying "not ready" and refusing connections: load balancers ask about every second.
@@ -48,7 +49,7 @@ async def serve(settings: Settings) -> None:
     async with open_resources(settings, want=WANTED) as resources:
         closing = asyncio.Event()
         edge = edge_of(settings, resources, closing)
-        await _warm_up(edge)
+        await _warm_up(edge, settings.tenant)
         config = uvicorn.Config(
             wrapped(build_api(edge), edge),
             host=settings.host,
@@ -79,7 +80,7 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
     return Edge(
         authenticator=LocalAuthenticator(settings.api_token.get_secret_value(), tenant=settings.tenant),
         catalog=resources.catalog,
-        embedder=resources.query_embedder,
+        embedders=resources.query_embedders,
         sparse=resources.sparse,
         index=resources.index,
         passages=resources.passages,
@@ -185,11 +186,13 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _warm_up(edge: Edge) -> None:
+async def _warm_up(edge: Edge, tenant: str) -> None:
     """The first question should not be the slow one."""
-    if edge.embedder is not None:
-        with contextlib.suppress(Unavailable):
-            await edge.embedder.embed_query("warm up")
+    with contextlib.suppress(LeatError):
+        collection = await edge.catalog.collection(tenant, DEFAULT_COLLECTION)
+        embedder = await edge.embedders.of(collection.serving.model)
+        if embedder is not None:
+            await embedder.embed_query("warm up")
 
 
 async def _check_kafka(settings: Settings) -> None:

@@ -14,8 +14,8 @@ from streams.ports import (
     ChangeLog,
     DeadLetterDesk,
     DocumentDirectory,
-    Embedder,
     PassageStore,
+    QueryEmbedders,
     QuestionLog,
     SparseEncoder,
     StatusBoard,
@@ -42,7 +42,7 @@ class Edge:
 
     authenticator: Authenticator
     catalog: Catalog
-    embedder: Embedder | None
+    embedders: QueryEmbedders
     sparse: SparseEncoder
     index: VectorIndex
     passages: PassageStore

@@ -65,7 +65,7 @@ async def find(request: SearchRequest, principal: Principal, *, edge: Edge) -> S
         principal,
         retrieval_options(request),
         collection=collection,
-        embedder=edge.embedder,
+        embedder=await edge.embedders.of(collection.serving.model),
         sparse=edge.sparse,
         index=edge.index,
         passages=edge.passages,

@@ -209,7 +209,7 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
     resources, settings = wiring.resources, wiring.settings
     answering = Answering(
         catalog=resources.catalog,
-        embedder=resources.query_embedder,
+        embedders=resources.query_embedders,
         sparse=resources.sparse,
         index=resources.index,
         passages=resources.passages,
@@ -255,7 +255,7 @@ _NEEDS: dict[str, set[str]] = {
     RECORDER.name: {"outcomes"},
     ANSWERER.name: {
         "catalog",
-        "query_embedder",
+        "query_embedders",
         "sparse",
         "index",
         "passages",

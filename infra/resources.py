@@ -5,7 +5,7 @@ wanted, and its modules are imported only then: an API process needs no parser, 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ from infra.postgres.pool import Pool, open_pool
 from infra.postgres.vector_cache import PostgresVectorCache
 from infra.postgres.watched import PostgresWatchedFiles
 from infra.settings import Settings
-from streams.errors import PermanentError
+from streams.errors import LeatError, PermanentError
 from streams.model import EmbeddingModel, Generation
-from streams.ports import Embedder, Parser, SparseEncoder, TextGenerator, TokenCounter
+from streams.ports import Embedder, Parser, QueryEmbedders, SparseEncoder, TextGenerator, TokenCounter
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -83,8 +83,9 @@ class Resources:
         return self._part("bulk_embedders")  # type: ignore[no-any-return]
 
     @property
-    def query_embedder(self) -> Embedder:
-        return self._part("query_embedder")  # type: ignore[no-any-return]
+    def query_embedders(self) -> QueryEmbedders:
+        """The embedders of questions, by model."""
+        return self._part("query_embedders")  # type: ignore[no-any-return]
 
     @property
     def generator(self) -> TextGenerator | None:
@@ -247,12 +248,15 @@ async def _bulk_embedders(opening: Opening) -> Any:
     return embedder_of
 
 
-async def _query_embedder(opening: Opening) -> Any:
-    from infra.embedding import describe_model, make_embedder
+async def _query_embedders(opening: Opening) -> Any:
+    from infra.embedding import describe_model
+    from infra.embedding.questions import QuestionEmbedders
 
-    settings = opening.settings
-    model = await describe_model(settings, settings.embedder)
-    return opening.closing(make_embedder(settings, settings.embedder, purpose="query", model=model))
+    embedders = QuestionEmbedders(opening.settings, closing=opening.closing)
+    # Most collections have this one: it loads while the rest starts. A server that is away is tried when asked for.
+    with suppress(LeatError):
+        await embedders.of(await describe_model(opening.settings, opening.settings.embedder))
+    return embedders
 
 
 async def _generator(opening: Opening) -> Any:
@@ -323,7 +327,7 @@ OPENERS: dict[str, Callable[[Opening], Awaitable[Any]]] = {
     "parser": _parser,
     "counters": _counters,
     "bulk_embedders": _bulk_embedders,
-    "query_embedder": _query_embedder,
+    "query_embedders": _query_embedders,
     "generator": _generator,
     "redis": _redis,
     "answer_stream": _answer_stream,

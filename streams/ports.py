@@ -69,6 +69,14 @@ class Embedder(Protocol):
         ...
 
 
+class QueryEmbedders(Protocol):
+    """Embedders of questions: each generation is asked with the model that its passages were embedded with."""
+
+    async def of(self, model: EmbeddingModel) -> Embedder | None:
+        """The embedder of a model, the same one every time; None where the model cannot be had here."""
+        ...
+
+
 class SparseEncoder(Protocol):
     """Turns text into weighted terms. The index multiplies them with inverse document frequencies."""
 

@@ -29,8 +29,8 @@ from streams.ports import (
     AnswerStore,
     AnswerStream,
     Catalog,
-    Embedder,
     PassageStore,
+    QueryEmbedders,
     SparseEncoder,
     StoredAnswer,
     TextGenerator,
@@ -60,7 +60,7 @@ class Answering:
     """What answering needs from the outside world."""
 
     catalog: Catalog
-    embedder: Embedder | None
+    embedders: QueryEmbedders
     sparse: SparseEncoder
     index: VectorIndex
     passages: PassageStore
@@ -179,7 +179,7 @@ async def _find(question: QuestionAsked, collection: Collection, tools: Answerin
         principal,
         options,
         collection=collection,
-        embedder=tools.embedder,
+        embedder=await tools.embedders.of(collection.serving.model),
         sparse=tools.sparse,
         index=tools.index,
         passages=tools.passages,

@@ -99,7 +99,7 @@ class Pipeline:
             principal,
             RetrievalOptions(collection=collection, top_k=10, threshold=0.0),
             collection=found,
-            embedder=self.resources.query_embedder,
+            embedder=await self.resources.query_embedders.of(found.serving.model),
             sparse=self.resources.sparse,
             index=self.resources.index,
             passages=self.resources.passages,
@@ -128,7 +128,7 @@ async def prepared(services: Services, folder: Path, **overrides: object) -> Asy
     index = asyncio.create_task(serve_index(settings))
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all")
     await producer.start()
-    wanted = {"index", "sparse", "query_embedder", "change_log", "log_reader", "dead_letters"}
+    wanted = {"index", "sparse", "query_embedders", "change_log", "log_reader", "dead_letters"}
     try:
         async with open_resources(settings, want=wanted) as resources:
             running = Pipeline(settings, resources, producer)

@@ -16,7 +16,7 @@ from streams.errors import PermanentError, StaleAttempt, Unavailable
 from streams.records import Record
 from streams.respond import Answering, respond
 from streams.retrieve import Retrieval
-from tests.fakes.edge import FakeEmbedder, FakeSparse, a_passage
+from tests.fakes.edge import FakeEmbedders, FakeSparse, a_passage
 from tests.fakes.index import InMemoryIndex
 from tests.fakes.stores import InMemoryAnswerStore, InMemoryCatalog, InMemoryPassageStore, World
 from tests.fakes.streams import InMemoryAnswerStream
@@ -68,7 +68,7 @@ def tools() -> Answering:
     world = World()
     return Answering(
         catalog=InMemoryCatalog(world),
-        embedder=FakeEmbedder(),
+        embedders=FakeEmbedders(),
         sparse=FakeSparse(),
         index=InMemoryIndex(),
         passages=InMemoryPassageStore(world),

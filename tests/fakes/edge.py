@@ -61,6 +61,13 @@ class FakeEmbedder:
         return (await self.embed_passages([text]))[0]
 
 
+class FakeEmbedders:
+    """One embedder for every model."""
+
+    async def of(self, model: EmbeddingModel) -> FakeEmbedder:
+        return FakeEmbedder()
+
+
 class FakeSparse:
     def encode_passages(self, texts: Sequence[str]) -> list[SparseVector]:
         return [self.encode_query(text) for text in texts]
@@ -269,7 +276,7 @@ def an_edge(options: EdgeOptions | None = None, **parts: Any) -> FakeEdge:
     given: dict[str, Any] = {
         "authenticator": LocalAuthenticator(TOKEN, tenant="default"),
         "catalog": InMemoryCatalog(world),
-        "embedder": FakeEmbedder(),
+        "embedders": FakeEmbedders(),
         "sparse": FakeSparse(),
         "index": InMemoryIndex(),
         "passages": InMemoryPassageStore(world),
