@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.running import Running, data_folder, leat
 
 _TIMES = """
-select extract(epoch from min(accepted_at))::float8 as first, extract(epoch from max(searchable_at))::float8 as searchable,
+select extract(epoch from min(accepted_at))::float8 as first,
+       extract(epoch from max(searchable_at))::float8 as searchable,
        extract(epoch from max(embedded_at))::float8 as embedded, count(*)::int as documents,
        sum(size_bytes)::float8 as bytes, sum(passages)::int as passages, sum(unembedded)::int as unembedded
 from manifests where not deleted
@@ -34,7 +35,9 @@ def main() -> None:
             archive.extractall(docs, filter="data")
         files = sum(1 for path in docs.rglob("*") if path.is_file())
         with leat(docs, embedder=arguments.embedder) as running:
-            print(f"ready after {running.started_s:.1f} s; loading {files} files with the {arguments.embedder} embedder")
+            print(
+                f"ready after {running.started_s:.1f} s; loading {files} files with the {arguments.embedder} embedder"
+            )
             report(running, files, arguments)
 
 
@@ -49,21 +52,22 @@ def report(running: Running, files: int, arguments: argparse.Namespace) -> None:
         settled = documents["received"] >= files and documents["searchable"] + documents["failed"] >= files
         if settled and status["passages_without_vector"] == 0:
             break
-        time.sleep(0.5)
+        time.sleep(1.0)
     row = running.sql(_TIMES)[0]
     searchable_s = row["searchable"] - row["first"]
     embedded_s = (row["embedded"] or row["first"]) - row["first"]
     megabytes, passages = row["bytes"] / 1e6, row["passages"]
     print(f"documents {row['documents']}  passages {passages}  without vector {row['unembedded']}  {megabytes:.1f} MB")
-    print(f"until searchable {searchable_s:8.1f} s  {megabytes / searchable_s:6.2f} MB/s  {passages / searchable_s:8.0f} passages/s")
-    print(f"until embedded   {embedded_s:8.1f} s  {megabytes / embedded_s:6.2f} MB/s  {passages / embedded_s:8.0f} passages/s")
+    for stage, took_s in (("searchable", searchable_s), ("embedded", embedded_s)):
+        rate = f"{megabytes / took_s:6.2f} MB/s  {passages / took_s:8.0f} passages/s"
+        print(f"until {stage:10} {took_s:8.1f} s  {rate}")
     status = running.status()
     print(f"dead letters {status['dead_letters']}  failed {status['documents']['failed']}")
     print(f"peak memory of our processes, JVM not counted: {peak.stop():.0f} MB (proportional set size)")
 
 
 class Peak:
-    """Samples memory twice a second."""
+    """Samples memory every two seconds; more often would be a load of its own."""
 
     def __init__(self, running: Running) -> None:
         self._running, self._peak, self._going = running, 0.0, True
@@ -77,7 +81,7 @@ class Peak:
             total = sum(share for name, share in memory.items() if name != "kafka")
             if total > self._peak:
                 self._peak, self._last = total, memory
-            time.sleep(0.5)
+            time.sleep(2.0)
 
     def stop(self) -> float:
         self._going = False

@@ -1,8 +1,9 @@
-"""Replay real edits of endoflife.date through Kafka: freshness one by one, rate at full speed, facts right after a change.
+"""Replay real edits of endoflife.date through Kafka: freshness, rate at full speed, facts right after a change.
 
     python -m benchmarks.bench_stream [--embedder hash|minilm] [--events 600] [--facts 200] [--seed 7]
 
-The folder starts as the tree before the last ``2 * events`` changes. The first half is published at full speed, the second
+The folder starts as the tree before the last ``2 * events`` changes. The first half is published at full speed, the
+second
 one by one; after a change that replaced a sampled fact, its question is asked at once.
 """
 
@@ -80,6 +81,11 @@ def wait_until_settled(running: Running, files: int) -> None:
         time.sleep(0.3)
 
 
+def wait_until_embedded(running: Running) -> None:
+    while running.status()["passages_without_vector"]:
+        time.sleep(0.1)
+
+
 def sampled_facts(events: list[dict[str, Any]], count: int, seed: int) -> dict[int, list[dict[str, Any]]]:
     wanted = {event["seq"] for event in events}
     facts = [fact for fact in lines("fact_changes.jsonl.gz") if fact["seq"] in wanted]
@@ -128,8 +134,7 @@ async def at_full_speed(producer: Any, consumer: Any, running: Running, events: 
     published_s = time.monotonic() - began
     await outcomes(consumer, {change.event_id for _, change in records})
     took_s = time.monotonic() - began
-    while running.status()["passages_without_vector"]:
-        await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_until_embedded, running)
     embedded_s = time.monotonic() - began
     spent = running.status()["embedded"]["passages"] - embedded_before
     print(
@@ -168,11 +173,13 @@ async def one_by_one(
                 if not has_new:
                     wrong.append((fact["question"], fact["new"], answer["answer"][:160]))
             if event["op"] != "D":
-                embedded.append(await embedded_ms(database, key.document_id if not event["old_path"] else event["path"], sent))
+                embedded.append(
+                    await embedded_ms(database, key.document_id if not event["old_path"] else event["path"], sent)
+                )
     spent = running.status()["embedded"]["passages"] - before
     print(f"one by one: {len(searchable)} events; passages embedded {spent}")
-    print(f"  published to searchable: p50 {percentile(searchable, 0.5):.0f} ms  p95 {percentile(searchable, 0.95):.0f} ms")
-    print(f"  accepted to embedded:    p50 {percentile(embedded, 0.5):.0f} ms  p95 {percentile(embedded, 0.95):.0f} ms")
+    for label, times in (("published to searchable", searchable), ("accepted to embedded", embedded)):
+        print(f"  {label:24} p50 {percentile(times, 0.5):.0f} ms  p95 {percentile(times, 0.95):.0f} ms")
     if asked:
         print(f"  facts asked right after their change: {asked}; new value in the answer {right}, old value {stale}")
     for question, new, answer in wrong[:10]:

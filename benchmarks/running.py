@@ -73,7 +73,11 @@ def leat(docs: Path, *, embedder: str = "hash", data: Path | None = None, **env:
         log = (data / "up.out").open("ab") if data.exists() else None
         began = time.monotonic()
         process = subprocess.Popen(
-            command, env={**os.environ, "LEAT_EMBEDDER": embedder, **env}, stdout=log, stderr=log, start_new_session=True
+            command,
+            env={**os.environ, "LEAT_EMBEDDER": embedder, **env},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             yield Running(data, docs, _wait_for(process, data / "run.json"), time.monotonic() - began)

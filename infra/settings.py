@@ -1,6 +1,7 @@
 """Every setting, read once in a composition root and passed down as values.
 
-``LEAT_…`` environment variables, then a ``.env`` in the working directory, then the defaults below. The descriptions are
+``LEAT_…`` environment variables, then a ``.env`` in the working directory, then the defaults below. The
+descriptions are
 the source of ``docs/configuration.md``.
 """
 
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
         300_000, description="A consumer that does not poll for this long loses its partitions."
     )
     instance_id: str | None = Field(
-        None, description="Stable name of this process's slot: static membership, so a restart takes its partitions back."
+        None, description="Stable name of this process's slot, so that a restart takes its partitions back at once."
     )
     topic_prefix: str = Field("", description="Put before every topic and group name, with a dot.")
     partitions: int = Field(

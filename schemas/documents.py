@@ -16,7 +16,8 @@ from pydantic import Base64Bytes, Field, StringConstraints, model_validator
 from schemas.access import AccessLevel, Groups
 from schemas.base import Event, Instant
 
-# A record must fit the brokers' default of 1 MiB with room for headers and JSON escapes; above it content travels by reference.
+# A record must fit the brokers' default of 1 MiB with room for headers and JSON escapes; above it content travels by
+# reference.
 MAX_INLINE_BYTES = 256 * 1024
 MAX_DOCUMENT_ID_BYTES = 4096
 

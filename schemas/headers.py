@@ -7,7 +7,10 @@ ORIGIN = "leat-origin"
 NEUTRALISED = "leat-neutralised"
 """On a tombstone: it only clears a misrouted copy from its partition, it deletes no document."""
 REPUBLISHED = "leat-republished"
-"""On a document record: the winner, published again behind a loser so that compaction keeps the truth. Its revision is the value."""
+"""On a document record: the winner, published again behind a loser so that compaction keeps the truth.
+
+Its revision is the value.
+"""
 SIGNATURE = "leat-signature"
 """HMAC-SHA-256 of a producer, where ``LEAT_PRODUCERS=signed``."""
 TRACEPARENT = "traceparent"

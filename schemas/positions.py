@@ -6,12 +6,15 @@ from typing import NamedTuple, Self
 
 from schemas.documents import DocumentKey
 
-# A revision is ``epoch << 48 | offset``: 2**48 records per partition and 2**15 restarts of the log fit a signed 64-bit number.
+# A revision is ``epoch << 48 | offset``: 2**48 records per partition and 2**15 restarts of the log fit a signed
+# 64-bit number.
 _OFFSET_BITS = 48
 
 
 def revision_of(epoch: int, offset: int) -> int:
-    """The revision of a record in a collection with ordering ``log``; grows per document, also over a recreated topic."""
+    """The revision of a record in a collection with ordering ``log``; grows per document, also over a recreated
+    topic.
+    """
     return epoch << _OFFSET_BITS | offset
 
 

@@ -52,4 +52,7 @@ class StaleAttempt(LeatError):
 
 
 class StreamLost(LeatError):
-    """Events of an answer's stream are gone from the buffer: going on would leave a hole. Read the stored answer instead."""
+    """Events of an answer's stream are gone from the buffer: going on would leave a hole.
+
+    Read the stored answer instead.
+    """

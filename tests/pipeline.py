@@ -149,11 +149,13 @@ async def prepared(services: Services, folder: Path, **overrides: object) -> Asy
 @asynccontextmanager
 async def pipeline(services: Services, folder: Path, **overrides: object) -> AsyncIterator[Pipeline]:
     """A prepared installation with all consumers of the pipeline."""
-    async with prepared(services, folder, **overrides) as running:
-        async with wired(PIPELINE, running.settings, asyncio.Event()) as wiring:
-            running.wiring = wiring
-            yield running
-            assert wiring.bug is None, wiring.bug
+    async with (
+        prepared(services, folder, **overrides) as running,
+        wired(PIPELINE, running.settings, asyncio.Event()) as wiring,
+    ):
+        running.wiring = wiring
+        yield running
+        assert wiring.bug is None, wiring.bug
 
 
 async def _follow(running: Pipeline) -> None:

@@ -90,9 +90,7 @@ async def committed(settings: Settings, partition: int = 0) -> int:
 
 async def letters(settings: Settings) -> list[tuple[bytes, dict[str, bytes]]]:
     topic = prefixed(DEAD_LETTERS.name, settings.topic_prefix)
-    consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest"
-    )
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest")
     await consumer.start()
     try:
         found = await consumer.getmany(timeout_ms=1000)
@@ -213,7 +211,7 @@ async def test_record_that_ended_the_process_three_times_is_buried(settings: Set
     crashes = Crashes()
     for _ in range(3):
         async with consuming(settings, handler, crashes) as bugs:
-            await eventually(lambda: _truth(bugs))  # noqa: B023
+            await eventually(lambda: _truth(bugs))
     async with consuming(settings, handler, crashes) as bugs:
         await eventually(lambda: _equals(committed(settings), 3))
         assert bugs == []
@@ -241,7 +239,6 @@ async def test_failures_found_by_the_handler_are_buried_before_the_commit(settin
     async with consuming(settings, handler, Crashes()):
         await eventually(lambda: _equals(committed(settings), 3))
     assert [headers["leat-dead-reason"] for _, headers in await letters(settings)] == [b"bad-record"]
-
 
 
 async def _equals(value: object, wanted: int) -> bool:

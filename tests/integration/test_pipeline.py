@@ -1,7 +1,6 @@
 """A change becomes searchable, an edit replaces, a deletion removes: on real Kafka, PostgreSQL and Qdrant Edge."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -70,9 +69,9 @@ async def test_rename_embeds_nothing(leat: Pipeline) -> None:
     await leat.fully_embedded()
     after = (await leat.resources.directory.status("default"))["embedded"]["passages"]
     assert after == before
-    assert {passage.document_id for passage in await leat.search("lighthouse keeper Ingrid") if "Ingrid" in passage.text} == {
-        "new-name.md"
-    }
+    assert {
+        passage.document_id for passage in await leat.search("lighthouse keeper Ingrid") if "Ingrid" in passage.text
+    } == {"new-name.md"}
 
 
 async def test_narrowed_access_holds_before_anything_is_indexed_and_is_kept_by_the_log(leat: Pipeline) -> None:

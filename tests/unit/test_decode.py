@@ -53,7 +53,7 @@ def test_cloud_event_in_structured_mode() -> None:
 
 def test_cloud_event_in_binary_mode_may_carry_the_document_itself() -> None:
     record = a_record(
-        "# Tea\n".encode(), key=None, ce_specversion=b"1.0", ce_id=b"e-2", ce_subject=b"tea.md", ce_type=b"doc.changed",
+        b"# Tea\n", key=None, ce_specversion=b"1.0", ce_id=b"e-2", ce_subject=b"tea.md", ce_type=b"doc.changed",
         content__type=b"text/markdown",
     )  # fmt: skip
     changed = decode(record).changed
@@ -61,7 +61,9 @@ def test_cloud_event_in_binary_mode_may_carry_the_document_itself() -> None:
 
 
 def test_cloud_event_with_bytes_that_are_no_text_keeps_them() -> None:
-    record = a_record(b"%PDF\xff\xfe", ce_specversion=b"1.0", ce_id=b"e", ce_type=b"t", content__type=b"application/pdf")
+    record = a_record(
+        b"%PDF\xff\xfe", ce_specversion=b"1.0", ce_id=b"e", ce_type=b"t", content__type=b"application/pdf"
+    )
     assert decode(record).changed.content_base64 == b"%PDF\xff\xfe"
 
 
@@ -90,7 +92,9 @@ def test_what_is_no_event_is_refused_with_a_reason(value: object, reason: str) -
     assert refused.value.reason == reason
 
 
-@pytest.mark.parametrize("key", [None, b"", b"docs", b"default/docs", b"default/docs/", b"Default/docs/x", b"a/b/c\x00d"])
+@pytest.mark.parametrize(
+    "key", [None, b"", b"docs", b"default/docs", b"default/docs/", b"Default/docs/x", b"a/b/c\x00d"]
+)
 def test_record_that_names_no_document_is_refused(key: bytes | None) -> None:
     with pytest.raises(InvalidRecord) as refused:
         decode(a_record({"text": "x"}, key=key))
