@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from schemas.answers import Passage
 from streams.sentences import Sentence, sentences
-from streams.terms import Question, fold, is_identifier, stem, words
+from streams.terms import Question, fold, is_identifier, meaningful_stems, words
 
 # What people call a field that files abbreviate. Read as if the words stood there.
 _LONG_FORMS = {
@@ -95,11 +95,10 @@ def _field(
     headings = passage.heading_path
     about = " ".join((passage.title, *headings, name))
     spoken = " ".join((_spoken(key), about, sentence.value or "" if sentence is record else ""))
-    of_question = set(question.terms)
     # The name of the record decides: what was asked of 10.7 is not answered by the record of 10.6, nor by a mere name.
     foreign = 1 if sentence is record else 0
     foreign += 0 if _mentions(question, name or (headings[-1] if headings else "")) else 2
-    foreign += sum(1 for word in words(passage.title) if stem(word) not in of_question)
+    foreign += len(meaningful_stems(passage.title).difference(question.terms))
     line = sentence.text.lstrip("- ").rstrip()
     head = record.text.lstrip("- ").rstrip() if record is not None and record is not sentence else ""
     shown = ", ".join(part for part in (passage.title, head, line) if part)

@@ -125,6 +125,12 @@ def words(text: str) -> list[str]:
     return [fold(part) for word in _TOKEN.findall(spaced(text)) for part in _HUMP.split(word) if part]
 
 
+def meaningful_stems(text: str) -> frozenset[str]:
+    """Stems of a text's words without function words, names in camel case whole."""
+    found = _TOKEN.findall(spaced(unicodedata.normalize("NFKC", text)))
+    return frozenset(stem(fold(word)) for word in found if word.lower() not in FUNCTION_WORDS)
+
+
 def is_identifier(term: str) -> bool:
     """A version, number, date or code."""
     return any(character.isdigit() for character in term)
