@@ -17,9 +17,10 @@ from consumers.delivery import Delivery, Failure, Handled, Subscription
 from consumers.outbox import Outbox
 from schemas.answers import QuestionAsked
 from schemas.topics import ANSWERS, QUESTIONS
+from streams.answering import Answering
 from streams.errors import InvalidRecord, PermanentError, StaleAttempt, Unavailable
 from streams.records import Record
-from streams.respond import Answering, respond
+from streams.respond import respond
 
 log = logging.getLogger(__name__)
 

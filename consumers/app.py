@@ -28,8 +28,8 @@ from infra.settings import Settings
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
 from streams import outcomes
+from streams.answering import Answering
 from streams.epoch import EpochWatch
-from streams.respond import Answering
 from streams.topology import ANSWERER, CHUNKER, EMBEDDER, INDEXER, RECORDER, STAGES, Stage
 
 log = logging.getLogger(__name__)

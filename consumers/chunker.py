@@ -12,7 +12,7 @@ from faststream.kafka import KafkaRouter
 
 from consumers.decoding import decoded
 from consumers.delivery import Delivery, Failure, Handled, Subscription
-from consumers.lanes import Lanes
+from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox, Sending
 from schemas import headers
 from schemas.documents import Change
@@ -51,7 +51,7 @@ def router(delivery: Delivery, parts: ChunkerParts, *, outbox: Outbox, lanes: La
     router = KafkaRouter()
     chunker = Chunker(parts, outbox=outbox, lanes=lanes)
     delivery.subscribe(router, Subscription(DOCUMENTS, max_records=200), chunker.on_documents_changed)
-    delivery.subscribe(router, Subscription(BULK, lane=Lane.BULK, max_records=50), chunker.on_bulk_forwarded)
+    delivery.subscribe(router, Subscription(BULK, Urgency.BULK, max_records=50), chunker.on_bulk_forwarded)
     delivery.subscribe(router, Subscription(RETRIES, max_records=20), chunker.on_retries_requested)
     return router
 
@@ -102,7 +102,9 @@ class Chunker:
             for record, bulk in forwarded:
                 head = heads.get(bulk.key, bulk.revision)
                 try:
-                    if head > bulk.revision:
+                    if head > bulk.revision and bulk.generation_ids is not None:
+                        pass  # the newer change goes into these generations by itself
+                    elif head > bulk.revision:
                         outcome = superseded(
                             bulk.key, Change.UPSERT, revision=bulk.revision, origin=bulk.origin, by=head, at=_now()
                         )
@@ -111,7 +113,7 @@ class Chunker:
                         await self._cut(bulk, CHUNKS_BULK, sending)
                 except PermanentError as error:
                     failures.append(Failure(record, error, bulk.revision))
-                await self._lanes.give_way()
+                await self._lanes.give_way(Urgency.BULK)
         return Handled(failures)
 
     async def on_retries_requested(self, records: Sequence[Record]) -> Handled:
@@ -184,6 +186,10 @@ class Chunker:
         """Parse, cut, publish the passages for every live generation."""
         key, changed = accepted.key, accepted.changed
         collection = await self._parts.catalog.collection(key.tenant, key.collection)
+        only = accepted.generation_ids
+        generations = [g for g in collection.live if only is None or g.generation_id in only]
+        if not generations:
+            return  # cancelled meanwhile
         records = await cut(
             changed,
             await content_of(changed, key, blobs=self._parts.blobs),
@@ -191,7 +197,7 @@ class Chunker:
             revision=accepted.revision,
             origin=accepted.origin,
             access=(changed.access_level or collection.default_access_level, changed.allowed_groups or ()),
-            generations=collection.live,
+            generations=generations,
             parser=self._parts.parser,
             counter_of=self._parts.counter_of,
             now=_now,

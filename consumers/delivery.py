@@ -28,9 +28,9 @@ from faststream.kafka.message import KafkaMessage
 from faststream.middlewares import AckPolicy
 
 from consumers.dead_letters import dead_letter_headers
-from consumers.lanes import Lanes
+from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
-from schemas.pipeline import IndexCommitted, Lane
+from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
 from streams.crash import passing
 from streams.errors import PermanentError, TransientError, Unavailable
@@ -86,7 +86,7 @@ class Subscription:
     """How a consumer group reads a topic."""
 
     topic: Topic
-    lane: Lane = Lane.INTERACTIVE
+    urgency: Urgency = Urgency.INTERACTIVE
     max_records: int = 200
 
 
@@ -149,7 +149,7 @@ class Delivery:
             if on_assigned is not None:
                 on_assigned(partitions)
 
-        interactive = subscription.lane is Lane.INTERACTIVE
+        interactive = subscription.urgency is Urgency.INTERACTIVE
         router.subscriber(
             name,
             batch=True,
@@ -186,7 +186,7 @@ class Delivery:
     async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
         topic = subscription.topic.name
         records = [_record(raw, topic) for raw in batch.raw]
-        async with self._lanes.turn(subscription.lane):
+        async with self._lanes.turn(subscription.urgency):
             try:
                 passing("consumed")
                 handled = await self._attempt(records, handler)

@@ -13,10 +13,10 @@ from faststream.kafka import KafkaRouter
 
 from consumers.decoding import decoded
 from consumers.delivery import Delivery, Handled, Subscription
-from consumers.lanes import Lanes
+from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
 from schemas.documents import Change
-from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, Lane, PassageVector
+from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, PassageVector
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, Topic
 from streams.chunk import embedded_text
 from streams.crash import passing
@@ -44,7 +44,7 @@ def router(delivery: Delivery, parts: EmbedderParts, *, outbox: Outbox, lanes: L
     interactive = _Embedding(parts, EMBEDDINGS, outbox=outbox, lanes=None)
     bulk = _Embedding(parts, EMBEDDINGS_BULK, outbox=outbox, lanes=lanes)
     delivery.subscribe(router, Subscription(CHUNKS, max_records=50), interactive.on_documents_chunked)
-    bulk_lane = Subscription(CHUNKS_BULK, lane=Lane.BULK, max_records=64)
+    bulk_lane = Subscription(CHUNKS_BULK, Urgency.BULK_MEANING, max_records=64)
     delivery.subscribe(router, bulk_lane, bulk.on_documents_chunked)
     return router
 
@@ -102,7 +102,7 @@ class _Embedding:
         step = len(ordered) if self._lanes is None else BULK_SLICE
         for begin in range(0, len(ordered), step):
             if self._lanes is not None:
-                await self._lanes.give_way()
+                await self._lanes.give_way(Urgency.BULK_MEANING)
             part = ordered[begin : begin + step]
             matrix = await embedder.embed_passages([embedded_text(p.heading_path, p.text) for p in part])
             vectors = {passage.content_hash: row for passage, row in zip(part, matrix, strict=True)}

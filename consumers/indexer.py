@@ -15,9 +15,10 @@ from faststream.kafka import KafkaRouter
 
 from consumers.decoding import decoded
 from consumers.delivery import Delivery, Handled, Subscription
+from consumers.lanes import Urgency
 from consumers.outbox import Outbox
 from schemas.documents import DocumentKey
-from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Lane, Outcome
+from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Outcome
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS
 from streams.assemble import Assembler
 from streams.crash import passing
@@ -42,17 +43,17 @@ class IndexerParts:
 def router(delivery: Delivery, parts: IndexerParts, *, outbox: Outbox) -> KafkaRouter:
     """Subscribe the indexer to passages and vectors of both lanes."""
     router = KafkaRouter()
-    for topic, lane, max_records in ((CHUNKS, Lane.INTERACTIVE, 100), (CHUNKS_BULK, Lane.BULK, 64)):
+    for topic, urgency, max_records in ((CHUNKS, Urgency.INTERACTIVE, 100), (CHUNKS_BULK, Urgency.BULK, 64)):
         words = Words(parts, outbox=outbox)
         delivery.subscribe(
             router,
-            Subscription(topic, lane=lane, max_records=max_records),
+            Subscription(topic, urgency, max_records=max_records),
             words.on_documents_chunked,
             on_assigned=words.on_assigned,
         )
     meaning = Meaning(parts)
-    for topic, lane in ((EMBEDDINGS, Lane.INTERACTIVE), (EMBEDDINGS_BULK, Lane.BULK)):
-        delivery.subscribe(router, Subscription(topic, lane=lane, max_records=100), meaning.on_documents_embedded)
+    for topic, urgency in ((EMBEDDINGS, Urgency.INTERACTIVE), (EMBEDDINGS_BULK, Urgency.BULK_MEANING)):
+        delivery.subscribe(router, Subscription(topic, urgency, max_records=100), meaning.on_documents_embedded)
     return router
 
 
@@ -83,9 +84,9 @@ class Words:
             name = (whole.generation_id, whole.key)
             loser, winner = _in_order(newest.get(name), whole)
             newest[name] = winner
-            if loser is not None:
+            if loser is not None and await self._reports(loser.generation_id):
                 outcomes.append(_superseded(loser, winner.revision))
-        for generation_id in {generation_id for generation_id, _ in newest}:
+        for generation_id in sorted({generation_id for generation_id, _ in newest}):
             batch = [whole for (of, _), whole in newest.items() if of == generation_id]
             outcomes.extend(await self._index(generation_id, batch))
         async with self._outbox.sending() as sending:
@@ -96,6 +97,10 @@ class Words:
         for whole in wholes:
             self._assembler.settle(whole)
         return Handled(failures, self._assembler.holding())
+
+    async def _reports(self, generation_id: int) -> bool:
+        generation = await self._parts.catalog.generation(generation_id)
+        return generation is not None and generation.reports_outcomes
 
     async def _index(self, generation_id: int, batch: list[DocumentChunked]) -> list[IndexCommitted]:
         generation = await self._parts.catalog.generation(generation_id)
@@ -114,7 +119,7 @@ class Words:
             if planned.born and not ok:
                 await self._parts.manifests.discard(generation.space, [passage.point_id for passage in planned.born])
         await self._catch_up_vectors(generation, plans, applied)
-        if generation.state is not GenerationState.SERVING:
+        if not generation.reports_outcomes:
             return []
         repeated = await self._applied_before(generation, [w for w, ok in zip(batch, applied, strict=True) if not ok])
         return [
