@@ -102,9 +102,7 @@ class Chunker:
             for record, bulk in forwarded:
                 head = heads.get(bulk.key, bulk.revision)
                 try:
-                    if head > bulk.revision and bulk.generation_ids is not None:
-                        pass  # the newer change goes into these generations by itself
-                    elif head > bulk.revision:
+                    if head > bulk.revision and bulk.generation_ids is None:
                         outcome = superseded(
                             bulk.key, Change.UPSERT, revision=bulk.revision, origin=bulk.origin, by=head, at=_now()
                         )

@@ -4,8 +4,9 @@ The vector cache is written before the event is published, so an indexer that mi
 finds the vectors there.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,14 +16,17 @@ from consumers.decoding import decoded
 from consumers.delivery import Delivery, Handled, Subscription
 from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
-from schemas.documents import Change
+from schemas.documents import Change, DocumentKey
 from schemas.pipeline import ChunkedPassage, DocumentChunked, DocumentEmbedded, PassageVector
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, Topic
 from streams.chunk import embedded_text
 from streams.crash import passing
-from streams.model import EmbeddingModel, FloatVector
+from streams.errors import Unavailable
+from streams.model import EmbeddingModel, FloatVector, GenerationState
 from streams.ports import Catalog, DocumentLedger, Embedder, VectorCache
 from streams.records import Record
+
+log = logging.getLogger(__name__)
 
 # Texts per call of the bulk lane: a second or less of all-MiniLM, the longest that an edit waits behind a load.
 BULK_SLICE = 32
@@ -49,6 +53,16 @@ def router(delivery: Delivery, parts: EmbedderParts, *, outbox: Outbox, lanes: L
     return router
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What can be embedded together."""
+
+    model: EmbeddingModel
+    tenant: str
+    serves: bool
+    events: list[DocumentChunked] = field(default_factory=list)
+
+
 class _Embedding:
     """The handler of one lane."""
 
@@ -63,22 +77,33 @@ class _Embedding:
         events, failures = decoded(records, DocumentChunked)
         chunked = [event for _, event in events if event.change is not Change.DELETE]
         heads = await self._parts.ledger.heads(list({event.key for event in chunked}))
-        current = [event for event in chunked if heads.get(event.key, event.revision) <= event.revision]
-        for model, tenant, batch in await self._by_model(current):
-            await self._embed(model, tenant, batch)
+        for group in await self._groups(chunked, heads):
+            try:
+                await self._embed(group.model, group.tenant, group.events)
+            except Unavailable as error:
+                if group.serves:
+                    raise
+                # Questions are not answered from it: it must not hold up what they are answered from. The reindex sees
+                # what is missing, and sends it once more.
+                log.warning("generation_left_behind", extra={"model": group.model.name, "cause": error.detail})
         return Handled(failures)
 
-    async def _by_model(
-        self, events: Iterable[DocumentChunked]
-    ) -> list[tuple[EmbeddingModel, str, list[DocumentChunked]]]:
-        groups: dict[tuple[str, str], tuple[EmbeddingModel, str, list[DocumentChunked]]] = {}
+    async def _groups(self, events: Iterable[DocumentChunked], heads: Mapping[DocumentKey, int]) -> list["_Group"]:
+        """By model and tenant, what serves first. A text that has been replaced is not worth a vector any more.
+
+        In a generation that is being built it may be the newest text that could be read.
+        """
+        groups: dict[tuple[str, str, bool], _Group] = {}
         for event in events:
             generation = await self._parts.catalog.generation(event.generation_id)
-            if generation is None:
-                continue  # retired meanwhile
-            name = (generation.model.fingerprint, event.key.tenant)
-            groups.setdefault(name, (generation.model, event.key.tenant, []))[2].append(event)
-        return list(groups.values())
+            if generation is None or generation.state is GenerationState.RETIRED:
+                continue
+            serves = generation.state is GenerationState.SERVING
+            if serves and heads.get(event.key, event.revision) > event.revision:
+                continue
+            name = (generation.model.fingerprint, event.key.tenant, serves)
+            groups.setdefault(name, _Group(generation.model, event.key.tenant, serves)).events.append(event)
+        return sorted(groups.values(), key=lambda group: not group.serves)
 
     async def _embed(self, model: EmbeddingModel, tenant: str, events: list[DocumentChunked]) -> None:
         wanted = {passage.content_hash: passage for event in events for passage in event.passages}

@@ -39,6 +39,8 @@ class BulkForwarded(Event):
     revision: int
     changed: DocumentChanged
     """With the access in force filled in."""
+    generation_ids: tuple[int, ...] | None = None
+    """Cut for these generations only: a reindex fills them from the log. Its public outcome was said long ago."""
 
 
 class ChunkedPassage(Event):

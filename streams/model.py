@@ -74,6 +74,17 @@ class Generation:
     model: EmbeddingModel
     chunk_tokens: int
     chunk_overlap: int
+    served_lately: bool = False
+    """It ceased to serve less than a minute ago."""
+
+    @property
+    def reports_outcomes(self) -> bool:
+        """Whether what becomes of a change in this generation is the public outcome of the change.
+
+        Only one generation's word counts. For a minute after a switch both may speak, so that a change which the new
+        one took before the switch and the old one after it is not passed over in silence.
+        """
+        return self.state is GenerationState.SERVING or self.served_lately
 
     @property
     def space(self) -> str:

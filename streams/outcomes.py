@@ -84,6 +84,8 @@ def _subject(record: Record, epoch: int) -> tuple[DocumentKey, Change | None, Or
         event = event_type.model_validate_json(record.value or b"")
     except ValidationError:
         return None
+    if isinstance(event, BulkForwarded) and event.generation_ids is not None:
+        return None  # only a generation in the making lacks it; the change itself had its outcome long ago
     return event.key, None, event.origin, event.revision
 
 

@@ -11,11 +11,16 @@ from streams.errors import PermanentError
 from streams.model import Collection, EmbeddingModel, Generation, GenerationState, OnFailure, Ordering
 
 # Collections change rarely and are looked at for every record and every question. A switch of generations is seen by
-# every process within this time; until then it answers from the old one, which keeps up.
-CACHE_S = 1.0
+# every process within this time; until then it answers from the old one, which keeps up. A switch back is promised
+# within 500 ms.
+CACHE_S = 0.4
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LEVELS = list(AccessLevel)
+
+GENERATION = """
+select g.*, g.served_until > clock_timestamp() - interval '1 minute' as served_lately from generations g
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,14 @@ class PostgresCatalog:
         given = self._new_generation
         new_generation = given if isinstance(given, NewGeneration) else await given()
         async with self._pool.transaction() as connection:
-            await _create(connection, tenant, name, new_generation)
+            # Whoever comes second waits here for the first one's commit, and then inserts nothing.
+            inserted = await connection.fetchval(
+                "insert into collections (tenant, collection) values ($1, $2) on conflict do nothing returning true",
+                tenant,
+                name,
+            )
+            if inserted:
+                await insert_generation(connection, tenant, name, new_generation, number=1, state="serving")
         created = await self._read(tenant, name)
         assert created is not None
         return created
@@ -69,10 +81,10 @@ class PostgresCatalog:
         read_at, generation = self._generations.get(generation_id, (-CACHE_S, None))
         if generation is not None and time.monotonic() - read_at < CACHE_S:
             return generation
-        row = await self._pool.fetchrow("select * from generations where generation_id = $1", generation_id)
+        row = await self._pool.fetchrow(f"{GENERATION} where g.generation_id = $1", generation_id)
         if row is None:
             return None
-        generation = _generation_of(row)
+        generation = generation_of(row)
         self._generations[generation_id] = (time.monotonic(), generation)
         return generation
 
@@ -89,7 +101,8 @@ class PostgresCatalog:
         # One statement, so that the collection and its generations are of one moment.
         rows = await self._pool.fetch(
             """
-            select g.*, c.ordering, c.on_failure, c.default_access_level, c.default_allowed_groups
+            select g.*, g.served_until > clock_timestamp() - interval '1 minute' as served_lately,
+                   c.ordering, c.on_failure, c.default_access_level, c.default_allowed_groups
             from collections c join generations g using (tenant, collection)
             where c.tenant = $1 and c.collection = $2 and g.state <> 'retired'
             order by g.number
@@ -97,7 +110,7 @@ class PostgresCatalog:
             tenant,
             name,
         )
-        live = tuple(_generation_of(row) for row in rows)
+        live = tuple(generation_of(row) for row in rows)
         serving = next((generation for generation in live if generation.state is GenerationState.SERVING), None)
         if serving is None:
             self._collections.pop((tenant, name), None)
@@ -116,24 +129,22 @@ class PostgresCatalog:
         return collection
 
 
-async def _create(connection: Connection, tenant: str, name: str, new_generation: NewGeneration) -> None:
-    # Whoever comes second waits here for the first one's commit, and then inserts nothing.
-    inserted = await connection.fetchval(
-        "insert into collections (tenant, collection) values ($1, $2) on conflict do nothing returning true",
-        tenant,
-        name,
-    )
-    if not inserted:
-        return
+async def insert_generation(
+    connection: Connection, tenant: str, name: str, new_generation: NewGeneration, *, number: int, state: str
+) -> int:
+    """A generation of a collection; returns its id."""
     model = new_generation.model
-    await connection.execute(
+    generation_id: int = await connection.fetchval(
         """
         insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
                                  dimensions, max_tokens, chunk_tokens, chunk_overlap)
-        values ($1, $2, 1, 'serving', $3, $4, $5, $6, $7, $8)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        returning generation_id
         """,
         tenant,
         name,
+        number,
+        state,
         model.name,
         model.fingerprint,
         model.dimensions,
@@ -141,9 +152,11 @@ async def _create(connection: Connection, tenant: str, name: str, new_generation
         new_generation.chunk_tokens,
         new_generation.chunk_overlap,
     )
+    return generation_id
 
 
-def _generation_of(row: Row) -> Generation:
+def generation_of(row: Row) -> Generation:
+    """From a row of ``GENERATION``."""
     return Generation(
         generation_id=row["generation_id"],
         tenant=row["tenant"],
@@ -158,4 +171,5 @@ def _generation_of(row: Row) -> Generation:
         ),
         chunk_tokens=row["chunk_tokens"],
         chunk_overlap=row["chunk_overlap"],
+        served_lately=bool(row["served_lately"]),
     )
