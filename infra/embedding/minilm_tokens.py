@@ -13,7 +13,8 @@ MAX_TOKENS = 254
 
 # 11 MB of words.
 MAX_CACHED_WORDS = 65_536
-# Where BERT's pre-tokenizer splits: around every punctuation mark, the underscore among them. Combining accents stay with
+# Where BERT's pre-tokenizer splits: around every punctuation mark, the underscore among them. Combining accents stay
+# with
 # their letter: the tokenizer drops them.
 _PIECE = re.compile(r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*)*|[^\w\s]|_")
 # Control and format characters: the tokenizer drops them and joins what is on either side.
@@ -84,8 +85,6 @@ class _WordCounts(_Bounded):
         self._pieces = pieces
 
     def __missing__(self, word: str) -> int:
-        if len(word) > MAX_CACHED_CHARS:
-            return self._pieces.tokenized(word)
         return self.remember(word, sum(map(self._pieces.__getitem__, _PIECE.findall(word))))
 
 
@@ -105,7 +104,10 @@ class _PieceCounts(_Bounded):
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _greedy(self, word: str) -> int:
-        """WordPiece itself (Schuster and Nakajima, 2012): longest match first. A call of the tokenizer costs ten times."""
+        """WordPiece itself (Schuster and Nakajima, 2012): longest match first.
+
+        A call of the tokenizer costs ten times.
+        """
         if len(word) > _MAX_WORD_CHARS:
             return 1
         count, start, mark = 0, 0, ""
