@@ -1,10 +1,12 @@
-"""Answers: ``python benchmarks/bench_answers.py [--facts N] [--fit] [--skip spans,refusals,facts]``.
+"""Answers: ``python benchmarks/bench_answers.py [--only SETS] [--facts N] [--changes N] [--fit] [--misses N]``.
 
 On the real parser, chunker, encoders, embedder, Qdrant Edge, retrieval and extractive answerer, prints
 - per set with answer spans: how often the gold span stands in the answer, how long answers are, what is refused;
 - per pair of sets: how many questions about something else are refused;
 - the reliability of ``confidence`` on questions that were not used to fit it (``--fit`` prints new weights);
-- facts at the head of the endoflife.date stream: how many answers hold the value.
+- facts at the head of the endoflife.date stream: how many answers hold the value;
+- with ``--changes N``: facts that a change replaced, asked right after it: how many answers hold the new value, and how
+  many the old one. (The document as of that change, all others as they were at the beginning.)
 """
 
 import argparse
@@ -111,6 +113,35 @@ async def index_of(name: str, settings: Settings, data: Path, folder: Path) -> E
     return corpus
 
 
+async def ask_after_changes(settings: Settings, data: Path, count: int, misses: int) -> None:
+    changes = list(_json_lines(data / "eol_stream" / "fact_changes.jsonl.gz"))
+    sample = {change["seq"]: change for change in random.Random(7).sample(changes, count)}
+    with tempfile.TemporaryDirectory(prefix="leat-bench-") as folder:
+        corpus = await evaluation_collection(settings, Path(folder))
+        await corpus.open()
+        try:
+            base = _json_lines(data / "eol_stream" / "base.jsonl.gz")
+            await corpus.put((row["path"], row["text"]) for row in base)
+            new, old = 0, 0
+            for event in _json_lines(data / "eol_stream" / "events.jsonl.gz"):
+                if event["old_path"] or event["op"] == "D":
+                    await corpus.remove(event["old_path"] or event["path"])
+                change = sample.get(event["seq"])
+                if change is None:
+                    continue
+                await corpus.put([(event["path"], event["text"])])
+                one = await ask(corpus, "eol", "eol", change["question"])
+                has_new, has_old = change["new"] in one.text, change["old"] in one.text.replace(change["new"], "")
+                new, old = new + has_new, old + has_old
+                if (has_old or not has_new) and misses:
+                    misses -= 1
+                    print(f"    {change['question']} {change['old']} -> {change['new']}: {one.text[:200]!r}")
+        finally:
+            await corpus.close()
+    new_share, old_share = 100 * new / len(sample), 100 * old / len(sample)
+    print(f"changes    new value in the answer {new_share:5.1f} %   old value {old_share:.1f} %   facts {len(sample)}")
+
+
 def spans(name: str, asked: Sequence[Asked], answers: dict[str, tuple[str, ...]]) -> str:
     known = [(one, answers[one.question]) for one in asked if answers.get(one.question)]
     held = [any(span.lower() in one.text.lower() for span in gold) for one, gold in known]
@@ -155,6 +186,7 @@ def fit(asked: Sequence[Asked]) -> tuple[list[float], float]:
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--facts", type=int, default=500)
+    parser.add_argument("--changes", type=int, default=0)
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--only", default="", help="Collections, comma-separated.")
     parser.add_argument("--misses", type=int, default=0, help="Print so many wrong answers per collection.")
@@ -163,6 +195,8 @@ async def main() -> None:
     if data is None:
         sys.exit("set LEAT_DATA to the folder with the sets")
     settings = settings_module.load()
+    if arguments.changes:
+        await ask_after_changes(settings, data, arguments.changes, arguments.misses)
     facts = eol_facts(data, arguments.facts)
     questions = {name: list(load_set(name).questions.values()) for name in ("scifact", *SPAN_SETS)}
     questions["eol"] = [fact["question"] for fact in facts]
@@ -198,6 +232,8 @@ async def main() -> None:
                 print(f"    {one.question} {values[one.question]} -> {one.text[:200]!r}")
         if name not in SPAN_SETS:
             print(f"{name:10} refused of its own {100 * np.mean([not one.answered for one in own]):5.1f} %", flush=True)
+    if not asked:
+        return
     # Half of the questions, by their text, are never used to fit.
     held_out = [one for one in asked if sum(one.question.encode()) % 2]
     fitted = [one for one in asked if not sum(one.question.encode()) % 2]

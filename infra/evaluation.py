@@ -24,6 +24,7 @@ from schemas.documents import DocumentKey
 from streams.chunk import chunk, embedded_text
 from streams.model import (
     Candidates,
+    CitedRevision,
     Collection,
     Content,
     EmbeddingModel,
@@ -46,6 +47,8 @@ TENANT, COLLECTION = "evaluation", "evaluation"
 _NAMESPACE = UUID("0c1f6f0e-6d1d-5d0c-9f0b-4e7a1c0a2e11")
 _SLICE = 200
 _EMBED_SLICE = 256
+# Shorter lists are embedded anew: a file each would be a litter.
+_MIN_CACHED = 200
 
 PRINCIPAL = Principal(tenant=TENANT, subject="evaluation", clearance=AccessLevel.RESTRICTED, every_group=True)
 
@@ -70,6 +73,9 @@ class EvaluationPassages:
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         return Freshness(None, 0.0)
 
+    async def unchanged(self, principal: Principal, generation_id: int, seen: Sequence[CitedRevision]) -> bool:
+        return True
+
 
 class CachedEmbedder:
     """An ``Embedder`` that keeps the vectors of whole lists in files, by fingerprint and content."""
@@ -84,6 +90,8 @@ class CachedEmbedder:
         return self._embedder.model
 
     async def embed_passages(self, texts: Sequence[str]) -> FloatMatrix:
+        if len(texts) < _MIN_CACHED:
+            return await self._embedder.embed_passages(texts)
         digest = hashlib.sha256("\x00".join((self.model.fingerprint, *texts)).encode("utf-8", "surrogatepass"))
         path = self._folder / f"{digest.hexdigest()[:24]}.npy"
         if path.is_file():

@@ -112,10 +112,13 @@ def _matches(piece: Quotable, kind: AnswerType) -> bool:
 
 
 def _neighbour(pieces: Sequence[Quotable], place: int, weights: Sequence[float]) -> float:
-    """What the better of the two neighbours in the same passage has of the question. A field has no neighbours."""
+    """What the better of the two neighbours in the same passage has of the question.
+
+    A field's neighbours are other facts; the record that it belongs to speaks in their place.
+    """
     piece = pieces[place]
     if piece.sentence.kind == "field":
-        return 0.0
+        return _sum(piece.own, weights)
     neighbours = [
         pieces[other].own
         for other in (place - 1, place + 1)

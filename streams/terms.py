@@ -95,7 +95,7 @@ def subject_words(question: str) -> list[str]:
     """Its words with a capital or a digit, in order; the first word only if it has more capitals."""
     kept = []
     for place, word in enumerate(_TOKEN.findall(question)):
-        named = word[0].isupper() if place else any(character.isupper() for character in word[1:])
+        named = any(character.isupper() for character in (word if place else word[1:]))
         if (named or is_identifier(word)) and word.lower() not in FUNCTION_WORDS:
             kept.append(word)
     return kept
