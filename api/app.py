@@ -22,9 +22,9 @@ from infra.kafka.lag import GroupLag
 from infra.postgres.outcomes import PostgresOutcomeStore
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
+from streams.answering import DEFAULT_COLLECTION
 from streams.errors import LeatError, PermanentError, Unavailable
 from streams.model import DeadLetter
-from streams.respond import DEFAULT_COLLECTION
 
 log = logging.getLogger(__name__)
 

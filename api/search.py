@@ -13,9 +13,9 @@ from api.waiting import wait_for
 from schemas.access import Principal
 from schemas.answers import DEFAULT_TOP_K, MAX_QUERY_CHARS, MAX_TOP_K, RetrievalOptions
 from schemas.api import SearchRequest, SearchResponse
+from streams.answering import DEFAULT_COLLECTION
 from streams.model import Collection
 from streams.ports import Catalog
-from streams.respond import DEFAULT_COLLECTION
 from streams.retrieve import retrieve
 
 

@@ -19,7 +19,8 @@ from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.lanes import Lanes
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.outbox import Outbox
-from infra.kafka.epochs import current_epoch
+from infra.guardrails import GUARDRAILS
+from infra.kafka.epochs import current_epoch, log_identity
 from infra.kafka.partitioning import home_partition
 from infra.kafka.security import faststream_security
 from infra.postgres.crashes import PostgresCrashCounter
@@ -58,6 +59,7 @@ class Wiring:
     lanes: Lanes
     crashes: PostgresCrashCounter
     epochs: EpochWatch
+    installation: str
     stop: asyncio.Event
     bug: BaseException | None = None
     deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -128,6 +130,7 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
             lanes=Lanes(),
             crashes=await PostgresCrashCounter.load(resources.pool),
             epochs=EpochWatch(await look_up_epoch(), look=look_up_epoch),
+            installation=await log_identity(settings, resources.pool),
             stop=stop,
         )
         for role in roles:
@@ -217,6 +220,11 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
         stream=resources.answer_stream,
         generator=resources.generator,
         worker=settings.instance_id or f"{socket.gethostname()}-{os.getpid()}",
+        conversations=resources.conversations,
+        cache=resources.answer_cache,
+        guardrails=resources.guardrails,
+        on_guardrail=lambda name: GUARDRAILS.labels(name).inc(),
+        installation=wiring.installation,
         grace_s=settings.answer_grace_s,
     )
     return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox, drains=wiring.drains)
@@ -261,6 +269,9 @@ _NEEDS: dict[str, set[str]] = {
         "passages",
         "answers",
         "answer_stream",
+        "answer_cache",
+        "conversations",
+        "guardrails",
         "generator",
     },
 }

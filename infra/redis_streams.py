@@ -11,15 +11,14 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 
+from infra.redis_errors import translated
 from infra.redis_hub import Entry, EventId, StreamHub, Tail, entry_of
 from infra.redis_presence import ReaderPresence
 from schemas.answers import TERMINAL_EVENTS, QuestionAsked, RestartEvent, StreamEventName
@@ -208,7 +207,7 @@ class RedisAnswerStream:
     @contextlib.asynccontextmanager
     async def _command(self) -> AsyncIterator[None]:
         async with self._commands:
-            with _translated():
+            with translated():
                 yield
 
 
@@ -247,17 +246,3 @@ def _without_known(page: list[Entry], position: EventId) -> list[Entry]:
         return page[1:]
     _check_continuity(position, page[0].id)
     return page
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
-        raise Unavailable("Redis", str(error) or type(error).__name__, retry_after_s=2.0) from error
-    except RedisError as error:
-        if isinstance(error, ResponseError) and str(error).startswith(
-            ("LOADING", "READONLY", "OOM", "MASTERDOWN", "MISCONF")
-        ):
-            raise Unavailable("Redis", str(error), retry_after_s=2.0) from error
-        raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infra.blobs import FolderBlobStore
 from infra.postgres.answers import PostgresAnswerStore
 from infra.postgres.catalog import NewGeneration, PostgresCatalog
+from infra.postgres.conversations import PostgresConversationStore
 from infra.postgres.documents import PostgresDocumentDirectory
 from infra.postgres.ledger import PostgresDocumentLedger
 from infra.postgres.manifests import PostgresManifestStore
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from infra.kafka.lag import GroupLag
     from infra.kafka.log_reader import KafkaLogReader
     from infra.kafka.question_log import KafkaQuestionLog
+    from infra.redis_cache import RedisAnswerCache
     from infra.redis_streams import RedisAnswerStream
+    from streams.guardrails import Guardrails
 
 
 class NotOpened(LookupError):
@@ -54,6 +57,7 @@ class Resources:
     passages: PostgresPassageStore
     vector_cache: PostgresVectorCache
     answers: PostgresAnswerStore
+    conversations: PostgresConversationStore
     outcomes: PostgresOutcomeStore
     directory: PostgresDocumentDirectory
     watched: PostgresWatchedFiles
@@ -99,6 +103,15 @@ class Resources:
     @property
     def answer_stream(self) -> "RedisAnswerStream":
         return self._part("answer_stream")  # type: ignore[no-any-return]
+
+    @property
+    def answer_cache(self) -> "RedisAnswerCache | None":
+        """None: answers are not kept for other askers."""
+        return self._part("answer_cache")  # type: ignore[no-any-return]
+
+    @property
+    def guardrails(self) -> "Guardrails":
+        return self._part("guardrails")  # type: ignore[no-any-return]
 
     @property
     def change_log(self) -> "KafkaChangeLog":
@@ -157,6 +170,7 @@ async def open_resources(settings: Settings, *, want: Collection[str] = ()) -> A
             passages=PostgresPassageStore(pool),
             vector_cache=PostgresVectorCache(pool),
             answers=PostgresAnswerStore(pool),
+            conversations=PostgresConversationStore(pool),
             outcomes=PostgresOutcomeStore(pool),
             directory=PostgresDocumentDirectory(pool),
             watched=PostgresWatchedFiles(pool),
@@ -284,6 +298,19 @@ async def _answer_stream(opening: Opening) -> Any:
     return opening.closing(RedisAnswerStream(redis, ttl_s=opening.settings.answer_ttl_s))
 
 
+async def _answer_cache(opening: Opening) -> Any:
+    from infra.redis_cache import RedisAnswerCache
+
+    ttl_s = opening.settings.answer_cache_ttl_s
+    return RedisAnswerCache(await opening.part("redis"), ttl_s=ttl_s) if ttl_s else None
+
+
+async def _guardrails(opening: Opening) -> Any:
+    from infra.guardrails import load_guardrails
+
+    return load_guardrails(opening.settings.guardrails_file)
+
+
 async def _change_log(opening: Opening) -> Any:
     from infra.kafka.change_log import KafkaChangeLog
     from infra.kafka.connection import connection_kwargs
@@ -331,6 +358,8 @@ OPENERS: dict[str, Callable[[Opening], Awaitable[Any]]] = {
     "generator": _generator,
     "redis": _redis,
     "answer_stream": _answer_stream,
+    "answer_cache": _answer_cache,
+    "guardrails": _guardrails,
     "change_log": _change_log,
     "question_log": _question_log,
     "log_reader": _log_reader,

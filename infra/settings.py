@@ -133,6 +133,12 @@ class Settings(BaseSettings):
     )
     token_timeout_s: float = Field(5.0, description="Longest pause of a model between two tokens.")
     answer_grace_s: float = Field(30.0, description="How long generation goes on after the last reader has left.")
+    answer_cache_ttl_s: int = Field(
+        300, ge=0, description="How long an answer may be given again while its documents stay as they are; 0: never."
+    )
+    guardrails_file: Path | None = Field(
+        None, description="What questions and answers are checked for. Unset: the file that ships, which only reports."
+    )
     answer_ttl_s: int = Field(3600, description="How long a finished stream can be resumed from Redis.")
     sse_heartbeat_s: float = Field(15.0, description="Pause after which a comment keeps an idle stream open.")
     sse_send_timeout_s: float = Field(20.0, description="A reader that takes nothing for this long is cut off.")

@@ -86,6 +86,10 @@ class Answer(Event):
     degraded_reason: str | None = None
     generator: str = "extractive"
     conversation_id: str | None = None
+    standalone_query: str | None = None
+    """A follow-up question as it was understood with the earlier turns; this is what was searched for."""
+    cached: bool = False
+    """The answer was given before; nothing that it was made from has changed since."""
 
 
 class AnswerCompleted(Event):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -164,7 +164,9 @@ class AdmissionRequest:
     change: Change
     origin: Origin
     access_level: AccessLevel
-    """The level in force from now on: the event's, else (upsert) the collection's default, else (access) the present one."""
+    """The level in force from now on: the event's, else (upsert) the collection's default, else (access) the
+    present one.
+    """
     allowed_groups: tuple[str, ...] | None
     """None on an access change that leaves the groups as they are."""
     keep_level: bool = False
@@ -438,3 +440,36 @@ class WaitState:
     verdict: WaitVerdict
     reason: str | None = None
     """A short fixed word when superseded or failed."""
+
+
+# Conversations
+
+
+class CitedRevision(NamedTuple):
+    """A document as an answer has seen it."""
+
+    key: DocumentKey
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of a conversation, and what was answered."""
+
+    question_id: str
+    query: str
+    standalone: str
+    """The question as it was understood with the earlier turns."""
+    answer: str | None
+    """None: it cites documents that are deleted by now, or that the asker may no longer read."""
+    answered: bool
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    conversation_id: str
+    title: str
+    turns: int
+    created_at: datetime
+    updated_at: datetime

@@ -17,8 +17,10 @@ from streams.model import (
     Admission,
     AdmissionRequest,
     Candidates,
+    CitedRevision,
     Collection,
     Content,
+    ConversationSummary,
     DeadLetter,
     DocumentRecord,
     DocumentStage,
@@ -34,6 +36,7 @@ from streams.model import (
     ParsedDocument,
     Point,
     SparseVector,
+    Turn,
     WaitState,
 )
 from streams.records import Record
@@ -137,13 +140,19 @@ class VectorIndex(Protocol):
         sparse: SparseVector | None,
         limit: int,
     ) -> Candidates:
-        """The ``limit`` best of each leg that has a vector. Points without a dense vector are only in the sparse leg."""
+        """The ``limit`` best of each leg that has a vector.
+
+        Points without a dense vector are only in the sparse leg.
+        """
         ...
 
     async def scroll(
         self, space: str, generation_id: int, *, after: UUID | None, limit: int
     ) -> list[tuple[UUID, bool]]:
-        """Ids in ascending order behind ``after``, each with whether it has a dense vector. Shorter than limit: the end."""
+        """Ids in ascending order behind ``after``, each with whether it has a dense vector.
+
+        Shorter than limit: the end.
+        """
         ...
 
     async def count(self, space: str, generation_id: int) -> int: ...
@@ -182,10 +191,15 @@ class Catalog(Protocol):
 
 
 class DocumentLedger(Protocol):
-    """The fold of the documents topic: the newest change of each document, permissions and deletions in force at once."""
+    """The fold of the documents topic: the newest change of each document, permissions and deletions in force at
+    once.
+    """
 
     async def admit(self, requests: Sequence[AdmissionRequest]) -> list[Admission]:
-        """Fold changes in, in order; one answer per request. After it returns, a deletion or access change is in force."""
+        """Fold changes in, in order; one answer per request.
+
+        After it returns, a deletion or access change is in force.
+        """
         ...
 
     async def first_offset(self, sent_home_from: str, offset: int) -> int:
@@ -205,7 +219,9 @@ class ManifestStore(Protocol):
         ...
 
     async def flip(self, flips: Sequence[Flip]) -> list[bool]:
-        """Let manifests take effect, all in one transaction; False where the fence refused (an equal or newer revision)."""
+        """Let manifests take effect, all in one transaction; False where the fence refused (an equal or newer
+        revision).
+        """
         ...
 
     async def missing_vectors(self, generation_id: int, keys: Sequence[DocumentKey]) -> dict[UUID, bytes]:
@@ -254,6 +270,12 @@ class PassageStore(Protocol):
 
     async def freshness(self, tenant: str, collection: str) -> Freshness: ...
 
+    async def unchanged(self, principal: Principal, generation_id: int, seen: Sequence[CitedRevision]) -> bool:
+        """Whether all these documents still are what they were, none has a change under way, and the principal may
+        read each of them.
+        """
+        ...
+
 
 class AnswerStore(Protocol):
     """Finished answers by question id, and who may read them."""
@@ -281,6 +303,40 @@ class StoredAnswer(Protocol):
     def reason(self) -> str | None: ...
     @property
     def detail(self) -> str | None: ...
+
+
+class ConversationStore(Protocol):
+    """Conversations of users: owned state. A user's conversations are visible to that user alone."""
+
+    async def turns(self, principal: Principal, conversation_id: str, *, limit: int = 100) -> list[Turn]:
+        """The newest ``limit`` turns, in the order in which they were asked."""
+        ...
+
+    async def add(self, question: QuestionAsked, answer: Answer) -> None:
+        """Keep a turn. Begins the conversation with its first turn; not if it was deleted after the question."""
+        ...
+
+    async def find(self, principal: Principal, conversation_id: str) -> ConversationSummary | None: ...
+
+    async def list_conversations(
+        self, principal: Principal, *, before: ConversationSummary | None = None, limit: int = 100
+    ) -> list[ConversationSummary]:
+        """The most recently used first."""
+        ...
+
+    async def delete(self, principal: Principal, conversation_id: str | None) -> int:
+        """Delete one conversation, or all of the user's, and the stored answers in them; returns how many there
+        were.
+        """
+        ...
+
+
+class AnswerCache(Protocol):
+    """Answers by everything that decides them, for a few minutes."""
+
+    async def get(self, key: str) -> Answer | None: ...
+
+    async def put(self, key: str, answer: Answer) -> None: ...
 
 
 class Asker(NamedTuple):
@@ -416,7 +472,10 @@ class DocumentDirectory(Protocol):
         stage: DocumentStage | None = None,
         newest_first: bool = False,
     ) -> list[DocumentRecord]:
-        """Documents by id behind ``after``; or the newest changes, ``after`` ignored. Deleted ones only if asked for."""
+        """Documents by id behind ``after``; or the newest changes, ``after`` ignored.
+
+        Deleted ones only if asked for.
+        """
         ...
 
     async def wait_state(self, position: Position) -> WaitState:

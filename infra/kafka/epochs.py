@@ -53,6 +53,12 @@ async def current_epoch(settings: Settings, database: Database) -> int:
     return int(noted["epoch"])
 
 
+async def log_identity(settings: Settings, database: Database) -> str:
+    """The id of the documents topic, which no other installation has. After ``current_epoch``."""
+    last = await _last(database, prefixed(DOCUMENTS.name, settings.topic_prefix))
+    return _UNKNOWN_ID if last is None else str(last["topic_uuid"])
+
+
 async def _last(database: Database, topic: str) -> Any:
     return await database.fetchrow(
         "select epoch, topic_uuid from log_epochs where topic = $1 order by epoch desc limit 1", topic

@@ -9,7 +9,7 @@ from infra.postgres.pool import Pool, Row
 from schemas.access import AccessLevel, Principal
 from schemas.documents import DocumentKey
 from schemas.positions import Position
-from streams.model import Freshness, HydratedPassage
+from streams.model import CitedRevision, Freshness, HydratedPassage
 
 _LEVELS = list(AccessLevel)
 
@@ -35,6 +35,20 @@ _BY_POINT = READABLE + " and p.point_id = any($6::uuid[])"
 _BY_ORDINAL = (
     READABLE + " and d.collection = $6 and d.document_id = $7 and p.ordinal = any($8::integer[]) order by p.ordinal"
 )
+
+# One statement, so that all of it is true at one moment.
+_UNCHANGED = """
+select count(*)
+from unnest($6::text[], $7::text[], $8::bigint[]) as seen (collection, document_id, revision)
+join documents d on d.tenant = $2 and d.collection = seen.collection and d.document_id = seen.document_id
+join manifests m on m.generation_id = $1 and m.document_key = d.document_key
+where m.applied_revision = seen.revision
+  and d.pending_since is null
+  and not d.deleted
+  and m.applied_revision > d.invisible_upto
+  and d.access_level <= $3
+  and ($5 or d.allowed_groups = '{}' or d.allowed_groups && $4::text[])
+"""
 
 _FRESHNESS = """
 select newest.epoch, newest.partition, newest.record_offset,
@@ -77,6 +91,19 @@ class PostgresPassageStore:
             _BY_ORDINAL, *scope_of(principal, generation_id), key.collection, key.document_id, ordinals
         )
         return [passage_of(row) for row in rows]
+
+    async def unchanged(self, principal: Principal, generation_id: int, seen: Sequence[CitedRevision]) -> bool:
+        documents = set(seen)
+        if any(key.tenant != principal.tenant for key, _ in documents):
+            return False
+        found = await self._pool.fetchval(
+            _UNCHANGED,
+            *scope_of(principal, generation_id),
+            [key.collection for key, _ in documents],
+            [key.document_id for key, _ in documents],
+            [revision for _, revision in documents],
+        )
+        return bool(found == len(documents))
 
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         """At most ``FRESHNESS_CACHE_S`` old."""

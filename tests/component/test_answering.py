@@ -11,10 +11,11 @@ import pytest
 from consumers.answerer import Answerer, Unfinished
 from schemas.access import Principal
 from schemas.answers import AnswerCompleted, AnswerFailed, QuestionAsked, RetrievalOptions
-from streams import respond as respond_module
+from streams import answering, work_out
+from streams.answering import Answering
 from streams.errors import PermanentError, StaleAttempt, Unavailable
 from streams.records import Record
-from streams.respond import Answering, respond
+from streams.respond import respond
 from streams.retrieve import Retrieval
 from tests.fakes.edge import FakeEmbedders, FakeSparse, a_passage
 from tests.fakes.index import InMemoryIndex
@@ -58,8 +59,8 @@ def script(monkeypatch) -> Script:
     async def retrieve(*_: object, **__: object) -> Retrieval:
         return Retrieval(passages=(a_passage(1), a_passage(2)), generation=1)
 
-    monkeypatch.setattr(respond_module, "retrieve", retrieve)
-    monkeypatch.setattr(respond_module, "compose", lambda *_, **__: script)
+    monkeypatch.setattr(work_out, "retrieve", retrieve)
+    monkeypatch.setattr(work_out, "compose", lambda *_, **__: script)
     return script
 
 
@@ -195,8 +196,8 @@ async def test_an_index_that_stays_away_fails_the_question_as_retryable(script, 
     async def away(*_: object, **__: object) -> Retrieval:
         raise Unavailable("index", "down")
 
-    monkeypatch.setattr(respond_module, "retrieve", away)
-    monkeypatch.setattr(respond_module, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(work_out, "retrieve", away)
+    monkeypatch.setattr(answering, "PATIENCE_S", 0.3)
     event = await respond(a_question(), tools=tools)
     assert event.reason == "unavailable"
     assert events(tools)[-1][1]["retryable"] is True

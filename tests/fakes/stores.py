@@ -16,6 +16,7 @@ from streams.errors import NotFound, PermanentError, TransientError
 from streams.model import (
     Admission,
     AdmissionRequest,
+    CitedRevision,
     Collection,
     EmbeddingModel,
     Flip,
@@ -283,6 +284,21 @@ class InMemoryPassageStore:
         readable = self._readable(principal, generation_id)
         return [passage for passage in readable if passage.key == key and passage.ordinal in ordinals]
 
+    async def unchanged(self, principal: Principal, generation_id: int, seen: Sequence[CitedRevision]) -> bool:
+        return all(self._is_unchanged(principal, generation_id, key, revision) for key, revision in seen)
+
+    def _is_unchanged(self, principal: Principal, generation_id: int, key: DocumentKey, revision: int) -> bool:
+        document, manifest = self._world.documents.get(key), self._world.manifests.get((generation_id, key))
+        return (
+            document is not None
+            and manifest is not None
+            and manifest.revision == revision
+            and document.pending_since is None
+            and not document.deleted
+            and manifest.revision > document.invisible_upto
+            and may_read(principal, key, document)
+        )
+
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         found = self._world.collections.get((tenant, collection))
         if found is None:
@@ -304,14 +320,14 @@ class InMemoryPassageStore:
             _hydrated(key, document, manifest, passage)
             for (of_generation, key), manifest in self._world.manifests.items()
             if of_generation == generation_id
-            and _may_read(principal, key, document := self._world.documents[key])
+            and may_read(principal, key, document := self._world.documents[key])
             and not document.deleted
             and manifest.revision > document.invisible_upto
             for passage in _in_reading_order(manifest)
         ]
 
 
-def _may_read(principal: Principal, key: DocumentKey, document: FoldedDocument) -> bool:
+def may_read(principal: Principal, key: DocumentKey, document: FoldedDocument) -> bool:
     groups = document.allowed_groups
     return (
         key.tenant == principal.tenant
@@ -382,6 +398,9 @@ class InMemoryAnswerStore:
 
     async def find(self, tenant: str, question_id: str) -> KeptAnswer | None:
         return self._answers.get((tenant, question_id))
+
+    def forget(self, tenant: str, question_id: str) -> None:
+        self._answers.pop((tenant, question_id), None)
 
     def _keep(self, question: QuestionAsked, kept: KeptAnswer) -> None:
         self._answers.setdefault((question.principal.tenant, question.question_id), kept)

@@ -1,0 +1,25 @@
+"""Redis' errors in our words."""
+
+import contextlib
+from collections.abc import Iterator
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from streams.errors import Unavailable
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raises ``Unavailable`` for a Redis that is away, full or loading. What is left is a bug of ours."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
+        raise Unavailable("Redis", str(error) or type(error).__name__, retry_after_s=2.0) from error
+    except RedisError as error:
+        if isinstance(error, ResponseError) and str(error).startswith(
+            ("LOADING", "READONLY", "OOM", "MASTERDOWN", "MISCONF")
+        ):
+            raise Unavailable("Redis", str(error), retry_after_s=2.0) from error
+        raise
