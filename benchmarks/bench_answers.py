@@ -217,7 +217,8 @@ async def main() -> None:
                         refused = np.mean([not one.answered for one in foreign])
                         print(f"{origin:10} asked of {name:10} refused {100 * refused:5.1f} %", flush=True)
                         answered = [one for one in foreign if one.answered][: arguments.misses]
-                        print(*(f"    {one.question} -> {one.text[:200]!r}" for one in answered), sep="\n", end="")
+                        for one in answered:
+                            print(f"    {one.question} -> {one.text[:200]!r}")
             finally:
                 await corpus.close()
         if name in SPAN_SETS:
