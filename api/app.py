@@ -85,6 +85,7 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
         index=resources.index,
         passages=resources.passages,
         answers=resources.answers,
+        conversations=resources.conversations,
         stream=stream,
         questions=resources.question_log,
         changes=resources.change_log,

@@ -12,6 +12,7 @@ from streams.ports import (
     BlobStore,
     Catalog,
     ChangeLog,
+    ConversationStore,
     DeadLetterDesk,
     DocumentDirectory,
     PassageStore,
@@ -47,6 +48,7 @@ class Edge:
     index: VectorIndex
     passages: PassageStore
     answers: AnswerStore
+    conversations: ConversationStore
     stream: AnswerStream
     questions: QuestionLog
     changes: ChangeLog

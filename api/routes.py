@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Scope
 
-from api import dead_letters, documents, health, page, problems, queries, search, sources, status
+from api import conversations, dead_letters, documents, health, page, problems, queries, search, sources, status
 from api.body_limit import BodyLimit
 from api.edge import Edge
 from api.request_scope import RequestScope
@@ -32,7 +32,7 @@ def build_api(edge: Edge) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.authenticator = edge.authenticator
-    for module in (search, queries, documents, sources, dead_letters, status, health, page):
+    for module in (search, queries, conversations, documents, sources, dead_letters, status, health, page):
         app.include_router(module.router(edge))
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

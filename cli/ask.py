@@ -1,6 +1,8 @@
 """``leat ask``: the answer as it is written, then its sources."""
 
+import secrets
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,13 @@ app = typer.Typer()
 
 @app.command()
 def ask(
-    question: Annotated[list[str], typer.Argument(help="The question; quotes are not needed.")],
+    question: Annotated[list[str] | None, typer.Argument(help="The question; quotes are not needed.")] = None,
+    conversation: Annotated[
+        str | None, typer.Option(help="A name of your choice: the question is understood with the earlier ones.")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Go on asking, one conversation, until an empty line.")
+    ] = False,
     collection: Annotated[str, typer.Option(help="The collection to ask.")] = "default",
     top_k: Annotated[int, typer.Option(min=1, max=20, help="How many passages the answer may rest on.")] = 5,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Ignore passages that score lower.")] = None,
@@ -22,14 +30,36 @@ def ask(
     """Ask a question; the answer streams in with numbered citations. Exit code 1: the documents hold no answer."""
     from cli.client import Client
     from cli.connection import connect
+    from cli.exits import USAGE, Refused
 
-    body: dict[str, Any] = {"query": " ".join(question), "collection": collection, "top_k": top_k}
+    if not question and not interactive:
+        raise Refused("ask something, or give --interactive", USAGE)
+    body: dict[str, Any] = {"collection": collection, "top_k": top_k}
     if threshold is not None:
         body["threshold"] = threshold
+    if conversation or interactive:
+        body["conversation_id"] = conversation or secrets.token_hex(8)
+    answer: dict[str, Any] = {"answered": True}
     with Client(connect(data)) as client:
-        answer = _collect(client, body) if json_output else _show(client, body)
+        for query in _questions(" ".join(question or ()), interactive):
+            asked = {**body, "query": query}
+            answer = _collect(client, asked) if json_output else _show(client, asked)
     if not answer["answered"]:
         raise typer.Exit(1)
+
+
+def _questions(first: str, interactive: bool) -> Iterator[str]:
+    """The question given, then, if wanted, lines from the terminal until an empty one."""
+    if first:
+        yield first
+    while interactive:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
 
 
 def _collect(client: Any, body: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +91,8 @@ def _show(client: Any, body: dict[str, Any]) -> dict[str, Any]:
         sys.stdout.write(answer["answer"])
     sys.stdout.write("\n")
     out = console()
+    if answer.get("standalone_query"):
+        out.print(f"understood as: {answer['standalone_query']}", style="dim", markup=False)
     if answer["sources"] and answer["answered"]:
         out.print()
         for passage in answer["sources"]:
@@ -74,6 +106,10 @@ def _show(client: Any, body: dict[str, Any]) -> dict[str, Any]:
         facts.append(f"index {milliseconds(answer['behind_ms'])} behind the log")
     if answer.get("degraded"):
         facts.append(f"degraded: {answer.get('degraded_reason')}")
+    if answer.get("cached"):
+        facts.append("given before")
+    if answer.get("guardrails_triggered"):
+        facts.append(f"guardrails: {', '.join(answer['guardrails_triggered'])}")
     out.print("\n" + " · ".join(facts), style="dim", markup=False)
     return answer
 

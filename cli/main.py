@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead-letters": ("cli.dead_letters", "List, show and replay records that could not be processed."),
     "collections": ("cli.collections", "Collections, their documents and what serves them."),
     "generations": ("cli.generations", "The index builds of collections."),
+    "conversations": ("cli.conversations", "List, show and delete your conversations."),
     "demo": ("cli.demo", "Add, edit, delete, ask and kill a process, with measured times."),
     "schema": ("cli.schema", "Print the schemas of events and of the API."),
     "eval": ("cli.eval", "Measure retrieval quality on labelled questions."),

@@ -11,6 +11,7 @@ from schemas.answers import DEFAULT_TOP_K, MAX_QUERY_CHARS, MAX_TOP_K, Answer, P
 from schemas.base import ApiModel, Event, Instant
 from schemas.documents import Name
 
+CONVERSATION_ID = r"^[A-Za-z0-9._:-]+$"
 MAX_WAIT_MS = 60_000
 DEFAULT_WAIT_MS = 5_000
 
@@ -74,8 +75,13 @@ class QueryRequest(SearchRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "How long are records kept?"}]})
 
-    conversation_id: str | None = Field(None, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")
-    use_guardrails: bool = True
+    conversation_id: str | None = Field(
+        None, max_length=128, pattern=CONVERSATION_ID,
+        description="A name of your choice: a follow-up is understood with the earlier questions under it.",
+    )  # fmt: skip
+    use_guardrails: bool = Field(
+        True, description="False leaves out the guardrails that only report; enforced ones hold for everybody."
+    )
     stream: bool = Field(False, description="On `/query`: answer as `/query/stream` does.")
     background: bool | None = Field(
         None, description="Run to the end even when nobody listens. Default: true for `/queries`, else false."
@@ -120,6 +126,37 @@ class QueryState(Event):
     answer: Answer | None = None
     reason: str | None = None
     detail: str | None = None
+
+
+class ConversationItem(Event):
+    """A conversation in a list."""
+
+    conversation_id: str
+    title: str
+    """Its first question."""
+    questions: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConversationPage(Event):
+    conversations: tuple[ConversationItem, ...]
+    next_cursor: str | None = None
+
+
+class ConversationTurn(Event):
+    query_id: str
+    query: str
+    standalone_query: str | None = None
+    """The question as it was understood with the earlier ones, where that is something else."""
+    answer: str | None
+    """Null: it cites what is deleted by now, or what the asker may no longer read."""
+    answered: bool
+    asked_at: datetime
+
+
+class ConversationDetail(ConversationItem):
+    turns: tuple[ConversationTurn, ...]
 
 
 class DocumentMetadata(ApiModel):

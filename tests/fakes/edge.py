@@ -36,6 +36,7 @@ from streams.model import (
     WaitState,
     WaitVerdict,
 )
+from tests.fakes.conversations import InMemoryConversationStore
 from tests.fakes.index import InMemoryIndex
 from tests.fakes.stores import (
     InMemoryAnswerStore,
@@ -270,6 +271,7 @@ async def _no_lag() -> Mapping[str, int]:
 
 def an_edge(options: EdgeOptions | None = None, **parts: Any) -> FakeEdge:
     stream, answers, world = InMemoryAnswerStream(), InMemoryAnswerStore(), World()
+    conversations = InMemoryConversationStore(world, answers)
     directory, letters = FakeDirectory(), FakeDeadLetters()
     questions = ScriptedQuestionLog(stream, answers)
     changes, blobs = InMemoryChangeLog(), InMemoryBlobStore()
@@ -281,6 +283,7 @@ def an_edge(options: EdgeOptions | None = None, **parts: Any) -> FakeEdge:
         "index": InMemoryIndex(),
         "passages": InMemoryPassageStore(world),
         "answers": answers,
+        "conversations": conversations,
         "stream": stream,
         "questions": questions,
         "changes": changes,
