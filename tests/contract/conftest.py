@@ -8,13 +8,23 @@ import pytest_asyncio
 
 from infra.postgres.answers import PostgresAnswerStore
 from infra.postgres.catalog import NewGeneration, PostgresCatalog
+from infra.postgres.conversations import PostgresConversationStore
 from infra.postgres.ledger import PostgresDocumentLedger
 from infra.postgres.manifests import PostgresManifestStore
 from infra.postgres.migrate import migrate
 from infra.postgres.passages import PostgresPassageStore
 from infra.postgres.pool import Pool, open_pool
 from infra.postgres.vector_cache import PostgresVectorCache
-from streams.ports import AnswerStore, Catalog, DocumentLedger, ManifestStore, PassageStore, VectorCache
+from streams.ports import (
+    AnswerStore,
+    Catalog,
+    ConversationStore,
+    DocumentLedger,
+    ManifestStore,
+    PassageStore,
+    VectorCache,
+)
+from tests.fakes.conversations import InMemoryConversationStore
 from tests.fakes.stores import (
     A_MODEL,
     InMemoryAnswerStore,
@@ -36,6 +46,7 @@ class Stores:
     passages: PassageStore
     vectors: VectorCache
     answers: AnswerStore
+    conversations: ConversationStore
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -55,14 +66,15 @@ def stores(request: pytest.FixtureRequest, postgres_pool: Pool) -> Stores:
 
 
 def _in_memory() -> Stores:
-    world = World()
+    world, answers = World(), InMemoryAnswerStore()
     return Stores(
         InMemoryCatalog(world),
         InMemoryDocumentLedger(world),
         InMemoryManifestStore(world),
         InMemoryPassageStore(world),
         InMemoryVectorCache(),
-        InMemoryAnswerStore(),
+        answers,
+        InMemoryConversationStore(world, answers),
     )
 
 
@@ -74,4 +86,5 @@ def _in_postgres(pool: Pool) -> Stores:
         PostgresPassageStore(pool),
         PostgresVectorCache(pool),
         PostgresAnswerStore(pool),
+        PostgresConversationStore(pool),
     )
