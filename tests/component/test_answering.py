@@ -9,14 +9,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consumers.answerer import Answerer, Unfinished
-from schemas.access import Principal
+from infra.guardrails import load_guardrails
+from schemas.access import AccessLevel, Principal
 from schemas.answers import AnswerCompleted, AnswerFailed, QuestionAsked, RetrievalOptions
 from streams import answering, work_out
 from streams.answering import Answering
 from streams.errors import PermanentError, StaleAttempt, Unavailable
+from streams.guardrails import Guardrail, Guardrails, Mode, Place
 from streams.records import Record
 from streams.respond import respond
 from streams.retrieve import Retrieval
+from tests.fakes.conversations import InMemoryAnswerCache, InMemoryConversationStore
 from tests.fakes.edge import FakeEmbedders, FakeSparse, a_passage
 from tests.fakes.index import InMemoryIndex
 from tests.fakes.stores import InMemoryAnswerStore, InMemoryCatalog, InMemoryPassageStore, World
@@ -216,6 +219,114 @@ async def test_a_permanent_error_fails_the_question_with_its_reason(script, tool
 async def test_a_question_that_kills_its_workers_is_given_up(script, tools):
     tools.stream.attempts["q1"] = 5
     assert (await respond(a_question(), tools=tools)).reason == "crashed-the-worker"
+
+
+# Conversations, guardrails, remembered answers
+
+
+def with_everything(tools: Answering, **changes) -> Answering:
+    world = World()
+    given = {
+        "conversations": InMemoryConversationStore(world, tools.answers),
+        "cache": InMemoryAnswerCache(),
+        "passages": AlwaysUnchanged(world),
+        "guardrails": load_guardrails(None),
+        "generator": None,
+    }
+    return replace(tools, **(given | changes))
+
+
+class AlwaysUnchanged(InMemoryPassageStore):
+    changed = False
+
+    async def unchanged(self, *_: object) -> bool:
+        return not self.changed
+
+
+async def test_a_follow_up_is_searched_for_with_the_earlier_subject(script, tools, monkeypatch):
+    tools, searched = with_everything(tools, cache=None), []
+
+    async def retrieve(query: str, *_: object, **__: object) -> Retrieval:
+        searched.append(query)
+        return Retrieval(passages=(a_passage(1),), generation=1)
+
+    monkeypatch.setattr(work_out, "retrieve", retrieve)
+    for number, query in enumerate(("When does the lynx station open?", "When does it close?")):
+        event = await respond(a_question(f"q{number}", query=query, conversation_id="c"), tools=tools)
+    assert searched == ["When does the lynx station open?", "When does it close? (lynx station)"]
+    assert event.answer.standalone_query == searched[1]
+    assert event.answer.query == "When does it close?"
+    alone = await respond(a_question("q9", query="When does it close?", conversation_id="d"), tools=tools)
+    assert alone.answer.standalone_query is None
+    turns = await tools.conversations.turns(Principal(subject="someone"), "c")
+    assert [turn.query for turn in turns] == ["When does the lynx station open?", "When does it close?"]
+
+
+async def test_a_turn_that_was_lost_with_its_worker_is_kept_at_the_redelivery(script, tools):
+    first = await respond(a_question(conversation_id="c"), tools=tools)
+    tools = with_everything(tools)
+    await respond(a_question(conversation_id="c"), tools=tools)
+    [turn] = await tools.conversations.turns(Principal(subject="someone"), "c")
+    assert turn.answer is None or turn.answer == first.answer.answer
+
+
+async def test_the_same_question_is_answered_from_memory_for_the_same_rights_only(script, tools):
+    tools = with_everything(tools)
+    first = await respond(a_question("q1"), tools=tools)
+    script.pieces = ("something new [1].",)
+    again = await respond(a_question("q2", query="  how LONG? "), tools=tools)
+    assert again.answer.cached
+    assert not first.answer.cached
+    assert (again.answer.answer, again.answer.query) == (first.answer.answer, "  how LONG? ")
+    assert (again.answer.query_id, again.answer.sources) == ("q2", first.answer.sources)
+    assert [name for name, _ in events(tools, "q2")] == ["meta", "sources", "token", "done"]
+    somebody = a_question("q3", principal=Principal(subject="x", clearance=AccessLevel.INTERNAL))
+    assert not (await respond(somebody, tools=tools)).answer.cached
+    waited = a_question("q4", options=RetrievalOptions(min_position="p"))
+    assert not (await respond(waited, tools=tools)).answer.cached
+
+
+async def test_an_answer_is_forgotten_when_a_document_behind_it_changes(script, tools):
+    tools = with_everything(tools)
+    await respond(a_question("q1"), tools=tools)
+    tools.passages.changed = True
+    script.pieces, script.text = ("something new [1].",), ""
+    event = await respond(a_question("q2"), tools=tools)
+    assert not event.answer.cached
+    assert event.answer.answer == "something new [1]."
+
+
+async def test_a_degraded_answer_is_not_remembered(script, tools):
+    tools = with_everything(tools)
+    script.degraded = True
+    await respond(a_question("q1"), tools=tools)
+    assert not (await respond(a_question("q2"), tools=tools)).answer.cached
+
+
+async def test_an_enforced_guardrail_refuses_the_question_before_any_search(script, tools, monkeypatch):
+    monkeypatch.setattr(work_out, "retrieve", None)
+    counted: list[str] = []
+    no_secrets = Guardrail("secrets", Mode.ENFORCE, frozenset({Place.QUESTION}), lambda text: [(0, 1)])
+    tools = with_everything(tools, guardrails=Guardrails((no_secrets,)), on_guardrail=counted.append)
+    event = await respond(a_question(), tools=tools)
+    assert isinstance(event, AnswerCompleted)
+    assert not event.answer.answered
+    assert "secrets" in event.answer.answer
+    assert event.answer.guardrails_triggered == ("secrets-in-question",) == tuple(counted)
+    assert "".join(data["text"] for name, data in events(tools) if name == "token") == event.answer.answer
+
+
+async def test_a_reporting_guardrail_changes_nothing_but_the_report(script, tools):
+    script.guardrails_triggered = ("output-link",)
+    script.pieces = ("Write to ", "a.b@exam", "ple.org [1].")
+    tools = with_everything(tools)
+    event = await respond(a_question(query="Who is x.y@example.org?"), tools=tools)
+    assert event.answer.answer == "Write to a.b@example.org [1]."
+    assert event.answer.guardrails_triggered == (
+        "personal-data-in-question",
+        "output-link",
+        "personal-data-in-answer",
+    )
 
 
 # The consumer
