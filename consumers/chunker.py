@@ -156,15 +156,7 @@ class Chunker:
         elif admitted.verdict is Verdict.KNOWN:
             return
         elif changed.change is Change.DELETE:
-            collection = await self._parts.catalog.collection(request.key.tenant, request.key.collection)
-            gone = deletion(
-                request.key,
-                revision=request.revision,
-                origin=request.origin,
-                generations=collection.live,
-                at=_now(),
-            )
-            await _send_chunks(gone, CHUNKS, sending)
+            await self._take_away(request, sending)
         elif changed.change is Change.ACCESS:
             await self._republish_under_new_access(arrival, admitted, sending)
         else:
@@ -179,6 +171,19 @@ class Chunker:
                 await sending.event(BULK, bulk, key=request.key.encode(), partition=request.origin.partition)
             else:
                 await self._cut(bulk, CHUNKS, sending)
+
+    async def _take_away(self, request: AdmissionRequest, sending: Sending) -> None:
+        """Have the passages of a deleted document removed in every live generation."""
+        collection = await self._parts.catalog.collection(request.key.tenant, request.key.collection)
+        gone = deletion(
+            request.key,
+            revision=request.revision,
+            origin=request.origin,
+            generations=collection.live,
+            at=_now(),
+            change=request.change,
+        )
+        await _send_chunks(gone, CHUNKS, sending)
 
     async def _cut(self, accepted: BulkForwarded, topic: Topic, sending: Sending) -> None:
         """Parse, cut, publish the passages for every live generation."""
@@ -235,6 +240,10 @@ class Chunker:
         text and get new points from cached vectors.
         """
         request = arrival.request
+        if admitted.deleted:
+            # The deletion before it may have been folded by a process that died before it passed it on.
+            await self._take_away(request, sending)
+            return
         if admitted.content_at is None:
             outcome = applied_at_once(
                 request.key, request.change, revision=request.revision, origin=request.origin, at=_now()

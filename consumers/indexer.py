@@ -118,28 +118,25 @@ class Words:
         for planned, ok in zip(plans, applied, strict=True):
             if planned.born and not ok:
                 await self._parts.manifests.discard(generation.space, [passage.point_id for passage in planned.born])
-        await self._catch_up_vectors(generation, plans, applied)
+        took_effect = await self._took_effect(generation, batch, applied)
+        await self._catch_up_vectors(generation, plans, took_effect)
         if not generation.reports_outcomes:
             return []
-        repeated = await self._applied_before(generation, [w for w, ok in zip(batch, applied, strict=True) if not ok])
-        return [
-            _outcome(whole, planned, ok or whole.key in repeated)
-            for whole, planned, ok in zip(batch, plans, applied, strict=True)
-        ]
+        return [_outcome(whole, planned, ok) for whole, planned, ok in zip(batch, plans, took_effect, strict=True)]
 
-    async def _applied_before(self, generation: Generation, refused: list[DocumentChunked]) -> set[DocumentKey]:
-        """Those that the fence refused because they had passed it already: a redelivery, and no newer change is known.
+    async def _took_effect(
+        self, generation: Generation, batch: list[DocumentChunked], applied: list[bool]
+    ) -> list[bool]:
+        """Which passed the fence, now or before: a redelivery is refused by it, though no newer change is known.
 
-        Whoever let them pass may have died before saying so; then this is the first time that their outcome is said.
+        Whoever let that one pass may have died before giving it its vectors and saying its outcome.
         """
-        if not refused:
-            return set()
-        manifests = await self._parts.manifests.read(generation.generation_id, [whole.key for whole in refused])
-        return {
-            whole.key
-            for whole in refused
-            if (found := manifests.get(whole.key)) is not None and found.applied_revision == whole.revision
-        }
+        refused = [whole.key for whole, ok in zip(batch, applied, strict=True) if not ok]
+        manifests = await self._parts.manifests.read(generation.generation_id, refused) if refused else {}
+        return [
+            ok or ((found := manifests.get(whole.key)) is not None and found.applied_revision == whole.revision)
+            for whole, ok in zip(batch, applied, strict=True)
+        ]
 
     async def _plan(self, generation: Generation, batch: list[DocumentChunked]) -> list[IndexPlan]:
         manifests = await self._parts.manifests.read(generation.generation_id, [whole.key for whole in batch])
@@ -157,13 +154,15 @@ class Words:
             begin += len(planned.born)
         await self._parts.index.upsert(generation.space, points)
 
-    async def _catch_up_vectors(self, generation: Generation, plans: list[IndexPlan], applied: list[bool]) -> None:
+    async def _catch_up_vectors(self, generation: Generation, plans: list[IndexPlan], took_effect: list[bool]) -> None:
         """Give cached vectors to the points just born.
 
         This comes after the flip on purpose: an embedder that finished before the flip found no point to give its
         vectors to, but it had cached them before.
         """
-        keys = [planned.flip.key for planned, ok in zip(plans, applied, strict=True) if ok and planned.born]
+        keys = [
+            planned.flip.key for planned, ok in zip(plans, took_effect, strict=True) if ok and _lacks_vectors(planned)
+        ]
         await give_vectors(self._parts, generation, keys, {})
 
 
@@ -207,6 +206,10 @@ async def give_vectors(
     vanished = await parts.index.update_vectors(generation.space, found)
     passing("vectors-written")
     await parts.manifests.mark_embedded(generation.generation_id, [point for point in found if point not in vanished])
+
+
+def _lacks_vectors(planned: IndexPlan) -> bool:
+    return any(not passage.embedded for passage in planned.flip.passages)
 
 
 def _in_order(one: DocumentChunked | None, other: DocumentChunked) -> tuple[DocumentChunked | None, DocumentChunked]:

@@ -80,15 +80,21 @@ async def cut(
 
 
 def deletion(
-    key: DocumentKey, *, revision: int, origin: Origin, generations: Sequence[Generation], at: datetime
+    key: DocumentKey,
+    *,
+    revision: int,
+    origin: Origin,
+    generations: Sequence[Generation],
+    at: datetime,
+    change: Change = Change.DELETE,
 ) -> list[DocumentChunked]:
-    """One record per generation that takes the document's passages away."""
+    """One record per generation that takes the document's passages away; ``change`` is what its outcome will say."""
     return [
         DocumentChunked(
             key=key,
             generation_id=generation.generation_id,
             revision=revision,
-            change=Change.DELETE,
+            change=change,
             origin=origin,
             chunked_at=at,
         )

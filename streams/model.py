@@ -196,6 +196,8 @@ class Admission:
     access_level: AccessLevel = AccessLevel.PUBLIC
     allowed_groups: tuple[str, ...] = ()
     """Access in force for the document now."""
+    deleted: bool = False
+    """There is no such document, now or any more."""
 
 
 # The manifest of a document in a generation

@@ -63,7 +63,7 @@ where d.revision < $5
    or (d.revision = $5 and (d.epoch, d.record_offset) < ($10, $12)
        and (d.change = $6 or (d.change = 'access' and $6 = 'upsert' and not d.deleted)))
 returning $1::integer as n, document_key, d.revision, content_epoch, content_partition, content_offset, access_level,
-    allowed_groups, epoch, partition, record_offset, event_id, accepted_at, lane,
+    allowed_groups, d.deleted, epoch, partition, record_offset, event_id, accepted_at, lane,
     (select before.revision = $5 and before.change = $6 from before) as known_before
 """
 
@@ -135,6 +135,7 @@ def _admission(verdict: Verdict, row: Row, request: AdmissionRequest) -> Admissi
         content_at=(row["content_partition"], row["content_offset"]) if has_content else None,
         access_level=_LEVELS[row["access_level"]],
         allowed_groups=tuple(row["allowed_groups"]),
+        deleted=row["deleted"],
     )
 
 

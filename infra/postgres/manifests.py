@@ -33,6 +33,7 @@ with passed as (
     select $2::bigint, document_key, $6::bigint, $7::boolean, $8::text, $9::text, $10::text, $11::bigint, $12::jsonb,
            $13::integer, $14::integer, $15::bigint, $16::timestamptz, $17::timestamptz, clock_timestamp()
     from documents where tenant = $3 and collection = $4 and document_id = $5
+      and exists (select from generations where generation_id = $2 and state <> 'retired')
     on conflict (generation_id, document_key) do update set
         applied_revision = $6, deleted = $7, title = $8, url = $9, content_type = $10, size_bytes = $11, metadata = $12,
         epoch = $13, partition = $14, record_offset = $15, accepted_at = $16, chunked_at = $17,
@@ -183,7 +184,7 @@ def _fence_arguments(n: int, flip: Flip) -> tuple[Any, ...]:
         flip.generation_id,
         *flip.key,
         flip.revision,
-        flip.change is Change.DELETE,
+        flip.change is not Change.UPSERT,
         attributes.title if attributes else "",
         attributes.url if attributes else None,
         attributes.content_type if attributes else "",

@@ -190,6 +190,7 @@ def _admission(verdict: Verdict, known: FoldedDocument, request: AdmissionReques
         content_at=known.content_at,
         access_level=known.access_level,
         allowed_groups=known.allowed_groups,
+        deleted=known.deleted,
     )
 
 

@@ -1,0 +1,71 @@
+"""A process may die between any two effects (check A02): nothing is lost, nothing doubled, nothing stale."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from schemas.access import AccessLevel
+from schemas.documents import Change
+from tests.faults.harness import Leat, eventually, installation
+from tests.faults.invariants import check, committed_too_far, listed
+from tests.services import Services
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PIPELINE_POINTS = (
+    "consumed",
+    "admitted",
+    "parsed",
+    "chunks-sending",
+    "chunks-sent",
+    "fence-read",
+    "points-written",
+    "flipped",
+    "outcomes-sent",
+    "vectors-cached",
+    "vectors-written",
+    "garbage-swept",
+    "before-commit",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def leat(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Leat]:
+    async with installation(services, tmp_path_factory.mktemp("crashes")) as running:
+        running.start("index")
+        running.start("pipeline")
+        await running.change("warm-up.md")
+        await running.settled()
+        yield running
+
+
+@pytest.mark.parametrize("size", [1, 200], ids=["one document", "burst of 200"])
+@pytest.mark.parametrize("point", PIPELINE_POINTS)
+async def test_process_killed_between_two_effects_loses_and_doubles_nothing(leat: Leat, point: str, size: int) -> None:
+    name = f"{point}-{size}"
+    if size == 1:
+        await leat.change(f"{name}.md")
+        await leat.settled()
+    obeyed = leat.order("pipeline", point, 1 if size == 1 else leat.random.randint(1, 2))
+    await (leat.change(f"{name}.md") if size == 1 else leat.burst(name, size))
+    await eventually(lambda: not obeyed.exists(), what=f"pass of {point}")
+    assert await leat.running["pipeline"].ended() == -9
+    assert not (broken := await committed_too_far(leat)), listed(broken)
+    leat.restart("pipeline")
+    await leat.settled(within_s=60)
+    assert not (broken := await check(leat)), listed(broken)
+
+
+async def test_deletion_is_carried_out_though_only_its_permissions_were_known_after_the_crash(leat: Leat) -> None:
+    """Both are folded, the process dies, and on redelivery the deletion is old news behind the access change."""
+    await leat.change("gone.md")
+    await leat.settled()
+    obeyed = leat.order("pipeline", "admitted")
+    await leat.changes([("gone.md", Change.DELETE, None, ""), ("gone.md", Change.ACCESS, AccessLevel.RESTRICTED, "")])
+    await eventually(lambda: not obeyed.exists(), what="pass of admitted")
+    assert await leat.running["pipeline"].ended() == -9
+    leat.restart("pipeline")
+    await leat.settled()
+    assert not (broken := await check(leat)), listed(broken)
+    assert not await leat.pool.fetch("select 1 from passages where text like '%of gone.md never%'")
