@@ -1,8 +1,9 @@
 """How sure an answer is: a probability that the passages hold what was asked.
 
-A logistic function of few features, fitted by ``benchmarks/bench_answers.py --fit`` on half of the questions of five
-sets, each asked of the collection that holds its answer and of one about something else; the reliability table on the
-other half is in ``docs/answers.md``.
+A logistic function of few features. ``benchmarks/bench_answers.py`` asks each question of the collection that holds its
+answer and of one about something else, prints the reliability on the half that no weight was chosen on, and fits weights
+on the other half (``--fit``). The weights below are round numbers beside such a fit, which does no better on the held-out
+half: at 0.5, 2.4 % of the answerable questions are refused and 97.4 % of the others.
 """
 
 import math
@@ -30,7 +31,7 @@ class Evidence:
     type_matches: float
 
 
-# In the order of the fields of ``Evidence``; fitted, see above.
+# In the order of the fields of ``Evidence``.
 WEIGHTS: tuple[float, ...] = (4.0, 2.0, 3.0, 3.0, 2.0, 1.0, 0.3)
 BIAS = -6.5
 
