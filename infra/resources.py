@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.blobs import FolderBlobStore
+from infra.generation_plan import generation_planner
 from infra.postgres.answers import PostgresAnswerStore
+from infra.postgres.backfill import PostgresGenerationBuild
 from infra.postgres.catalog import NewGeneration, PostgresCatalog
+from infra.postgres.collections import PostgresCollectionStore
 from infra.postgres.conversations import PostgresConversationStore
 from infra.postgres.documents import PostgresDocumentDirectory
+from infra.postgres.generations import PostgresGenerationStore
+from infra.postgres.jobs import PostgresJobStore
 from infra.postgres.ledger import PostgresDocumentLedger
 from infra.postgres.manifests import PostgresManifestStore
 from infra.postgres.outcomes import PostgresOutcomeStore
@@ -61,6 +66,10 @@ class Resources:
     outcomes: PostgresOutcomeStore
     directory: PostgresDocumentDirectory
     watched: PostgresWatchedFiles
+    collections: PostgresCollectionStore
+    generations: PostgresGenerationStore
+    build: PostgresGenerationBuild
+    jobs: PostgresJobStore
     opened: Mapping[str, Any]
     """The parts that were wanted, by the names of ``OPENERS``."""
 
@@ -174,6 +183,10 @@ async def open_resources(settings: Settings, *, want: Collection[str] = ()) -> A
             outcomes=PostgresOutcomeStore(pool),
             directory=PostgresDocumentDirectory(pool),
             watched=PostgresWatchedFiles(pool),
+            collections=PostgresCollectionStore(pool, plan=generation_planner(settings)),
+            generations=PostgresGenerationStore(pool, plan=generation_planner(settings)),
+            build=PostgresGenerationBuild(pool),
+            jobs=PostgresJobStore(pool),
             opened=opening.parts,
         )
 
@@ -282,11 +295,16 @@ async def _generator(opening: Opening) -> Any:
 
 async def _redis(opening: Opening) -> Any:
     from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import ConstantBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
 
     if not opening.settings.redis_url:
         raise PermanentError("redis-not-configured", "give LEAT_REDIS_URL, or start everything with `leat up`")
     # An answerer and an API process each need a handful: one for reading streams, a few for commands.
-    redis = Redis.from_url(opening.settings.redis_url, max_connections=10, socket_connect_timeout=2.0)
+    # Tried again at once: after a restart of Redis, every connection is found dead by the command that uses it.
+    again = Retry(ConstantBackoff(0.05), 2, supported_errors=(RedisConnectionError,))
+    redis = Redis.from_url(opening.settings.redis_url, max_connections=10, socket_connect_timeout=2.0, retry=again)
     opening.at_end(redis.aclose)
     return redis
 

@@ -1,0 +1,444 @@
+"""Streams that survive, between real processes: two of the API, two answerers, a model server, their own Redis.
+
+The model is the stub with Ollama's API, so that its pace is ours.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import httpx
+import pytest
+import pytest_asyncio
+from jsonschema import Draft202012Validator
+
+from consumers.app import PIPELINE, wired
+from infra.local.progress import Lines
+from infra.local.redis import LocalRedis
+from infra.local.roles import RoleProcess
+from infra.redis_streams import RedisAnswerStream
+from schemas.asyncapi import stream_schemas
+from tests.pipeline import Pipeline, eventually, prepared
+from tests.processes import ApiProcess, Event, a_role, events, running
+from tests.services import Services, tools_dir
+from tests.stub_ollama import Faults, StubOllama
+
+TOKEN = "a-token-for-tests"
+QUERY = {"query": "How long does the walrus archive keep its records?"}
+GRACE_S = 1.0
+HEARTBEAT_S = 0.5
+SEND_TIMEOUT_S = 2.0
+
+
+@dataclass
+class Site:
+    pipeline: Pipeline
+    model: StubOllama
+    redis: LocalRedis
+    apis: tuple[ApiProcess, ApiProcess]
+    answerers: list[RoleProcess]
+    seen: list[Event] = field(default_factory=list)
+    """Every event of every stream, for the schemas."""
+
+    async def ask(self, client: httpx.AsyncClient, **body: object) -> str:
+        accepted = await client.post("/api/v1/queries", json={**QUERY, **body})
+        assert accepted.status_code == 202, accepted.text
+        return str(accepted.json()["query_id"])
+
+    async def read(
+        self, client: httpx.AsyncClient, query_id: str, after: str | None = None, *, until: int | None = None
+    ) -> list[Event]:
+        """The events of a stream from there on, at most ``until`` of them; reconnects behind a closing word."""
+        found: list[Event] = []
+        headers = {"Last-Event-ID": after} if after else {}
+        async with client.stream("GET", f"/api/v1/queries/{query_id}/stream", headers=headers) as response:
+            assert response.status_code in (200, 204), response.status_code
+            async for event in events(response):
+                if event.name != ":":
+                    found.append(event)
+                    self.seen.append(event)
+                if until is not None and len(found) == until:
+                    break
+        return found
+
+    def words(self, count: int, pause_s: float = 0.0) -> None:
+        """What the model says from now on, and how fast."""
+        self.model.answer = [f"w{number} " for number in range(count - 1)] + ["[1]."]
+        self.model.faults = Faults(pause_s=pause_s)
+
+
+def text_of(found: list[Event]) -> str:
+    """The text as a reader assembles it."""
+    text = ""
+    for event in found:
+        if event.name == "restart":
+            text = ""
+        elif event.name == "token":
+            text += event.data["text"]
+    return text
+
+
+def is_whole(found: list[Event]) -> bool:
+    """A complete answer: its end is ``done``, and the tokens of the last attempt are its text."""
+    return found[-1].name == "done" and text_of(found) == found[-1].data["answer"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def site(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    folder = tmp_path_factory.mktemp("streams")
+    redis = LocalRedis(folder / "redis", tools_dir(), log_dir=folder / "logs", progress=Lines())
+    await redis.start()
+    try:
+        async with StubOllama() as model, _site(services, folder, redis, model) as site:
+            yield site
+    finally:
+        await redis.stop()
+
+
+@asynccontextmanager
+async def _site(services: Services, folder, redis: LocalRedis, model: StubOllama) -> AsyncIterator[Site]:
+    options = {
+        "api_token": TOKEN, "redis_url": redis.url, "generator": "ollama", "ollama_url": model.url,
+        "ollama_model": "writer", "answer_cache_ttl_s": 0, "answer_grace_s": GRACE_S, "sse_heartbeat_s": HEARTBEAT_S,
+        "sse_send_timeout_s": SEND_TIMEOUT_S, "kafka_session_timeout_ms": 2500, "first_token_timeout_s": 1.5,
+    }  # fmt: skip
+    async with prepared(services, folder, **options) as pipeline:
+        settings = pipeline.settings
+        apis = (ApiProcess(settings, "api"), ApiProcess(settings, "api-2"))
+        answerers = [a_role(settings, name, "answerer") for name in ("answerer", "answerer-2")]
+        async with wired(PIPELINE, settings, asyncio.Event()), running(*apis, *answerers):
+            site = Site(pipeline, model, redis, apis, answerers)
+            async with apis[0].client() as client:
+                path = "/api/v1/collections/default/documents/walrus.md"
+                put = await client.put(path, content="The walrus archive keeps its records for nine years.")
+                body = {**QUERY, "min_position": put.json()["position"], "wait_ms": 30_000}
+                first = await client.post("/api/v1/query", json=body)
+                assert first.status_code == 200, first.text
+            yield site
+
+
+# The model
+
+
+async def test_a_model_streams_through_the_api_and_cites_only_what_was_retrieved(site: Site) -> None:
+    site.model.answer = ["For ", "nine years ", "[1]", "[7]", ". See ![x](http://evil.example/a.png)", " <b>now</b>"]
+    site.model.faults = Faults()
+    async with site.apis[0].client() as client:
+        answer = (await client.post("/api/v1/query", json=QUERY)).json()
+    assert answer["generator"] == "ollama:writer"
+    assert answer["answer"].startswith("For nine years [1]")
+    assert "evil.example" not in answer["answer"]
+    assert "<" not in answer["answer"]
+    cited = {int(number) for number in re.findall(r"\[(\d+)\]", answer["answer"])}
+    assert cited <= {source["citation"] for source in answer["sources"]}
+    assert {"output-citation", "output-image", "output-html"} <= set(answer["guardrails_triggered"])
+    assert answer["position"]
+    assert answer["behind_ms"] >= 0
+
+
+async def test_a_model_that_is_down_leaves_the_passages(site: Site) -> None:
+    site.words(20)
+    for faults in (Faults(status=503), Faults(hang_before_headers=True)):
+        site.model.faults = faults
+        async with site.apis[0].client() as client:
+            started = time.perf_counter()
+            answer = (await client.post("/api/v1/query", json=QUERY)).json()
+            took_s = time.perf_counter() - started
+        assert (answer["degraded"], answer["degraded_reason"]) == (True, "generator-unavailable")
+        assert "nine years" in answer["sources"][0]["text"]
+        assert "nine years" in answer["answer"]
+        assert took_s < 2.0
+    site.model.faults = Faults()
+
+
+# Resuming
+
+
+async def test_a_stream_resumes_at_every_cut_on_the_other_process(site: Site) -> None:
+    site.words(120, pause_s=0.004)
+    async with site.apis[0].client() as one, site.apis[1].client() as other:
+        query_id = await site.ask(one)
+        whole = await site.read(one, query_id)
+        assert is_whole(whole)
+        assert len(whole) > 60
+        took: list[float] = []
+        for cut in range(1, len(whole)):
+            started = time.perf_counter()
+            rest = await site.read(other, query_id, whole[cut - 1].id)
+            took.append(time.perf_counter() - started)
+            assert whole[:cut] + rest == whole
+        assert await site.read(other, query_id, whole[-1].id) == []
+        assert statistics.median(took) < 0.2
+
+
+async def test_several_clients_watch_one_answer_while_it_is_made(site: Site) -> None:
+    site.words(60, pause_s=0.01)
+    async with site.apis[0].client() as one, site.apis[1].client() as other:
+        query_id = await site.ask(one)
+        watched = await asyncio.gather(*(site.read(client, query_id) for client in (one, other) * 3))
+    assert all(is_whole(found) for found in watched)
+    assert len({tuple(event.id for event in found) for found in watched}) == 1
+
+
+async def test_a_lost_stream_ends_in_one_resync_with_the_stored_answer(site: Site) -> None:
+    site.words(20)
+    async with site.apis[0].client() as client:
+        query_id = await site.ask(client)
+        whole = await site.read(client, query_id)
+        redis = _redis(site)
+        await redis.delete(f"answer:{query_id}")
+        await redis.aclose()
+        found = await site.read(client, query_id, whole[3].id)
+    assert [event.name for event in found] == ["resync"]
+    assert found[0].data["answer"] == whole[-1].data
+
+
+# Heartbeats, and readers that are slow or gone
+
+
+async def test_an_idle_stream_has_a_heartbeat(site: Site) -> None:
+    site.words(3, pause_s=1.2)
+    async with (
+        site.apis[0].client() as client,
+        client.stream("POST", "/api/v1/query/stream", json=QUERY) as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-accel-buffering"] == "no"
+        beats = [time.monotonic() async for event in events(response) if event.name == ":"]
+    gaps = [later - earlier for earlier, later in pairwise(beats)]
+    assert len(beats) >= 4
+    assert max(gaps) < HEARTBEAT_S + 0.5
+
+
+async def test_stopping_an_answer_frees_the_model_within_a_second(site: Site) -> None:
+    site.words(400, pause_s=0.02)
+    async with site.apis[0].client() as one, site.apis[1].client() as other:
+        query_id = await site.ask(one)
+        reading = asyncio.create_task(site.read(one, query_id))
+        await eventually(lambda: _generating(site))
+        sent = site.model.tokens_sent
+        started = time.monotonic()
+        assert (await other.delete(f"/api/v1/queries/{query_id}")).status_code == 202
+        await eventually(lambda: _idle(site), within_s=2)
+        assert time.monotonic() - started < 1.0
+        assert site.model.tokens_sent - sent <= 55
+        found = await reading
+    assert (found[-1].name, found[-1].data["reason"]) == ("failed", "stopped")
+
+
+async def test_an_answer_that_everybody_has_left_is_stopped_after_the_grace_time(site: Site) -> None:
+    site.words(400, pause_s=0.02)
+    async with site.apis[0].client() as client:
+        for hang_up in (_leave_the_stream, _leave_the_json):
+            await hang_up(site, client)
+            left_at = time.monotonic()
+            await eventually(lambda: _idle(site), within_s=GRACE_S + 4)
+            # Presence is a lease in Redis, looked at four times a second.
+            assert GRACE_S * 0.5 < time.monotonic() - left_at < GRACE_S + 2.0
+
+
+async def test_a_reader_that_is_back_within_the_grace_time_has_lost_nothing(site: Site) -> None:
+    site.words(150, pause_s=0.02)
+    async with site.apis[0].client() as one, site.apis[1].client() as other:
+        query_id = await site.ask(one, background=False)
+        found = await site.read(one, query_id, until=5)
+        while found[-1].name not in ("done", "failed"):
+            await asyncio.sleep(0.3)
+            found += await site.read(other, query_id, found[-1].id, until=30)
+    assert is_whole(found)
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(site: Site) -> None:
+    query_id = await _a_long_stream(site)
+    api = site.apis[0]
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect(("127.0.0.1", api.port))
+    lines = [f"GET /api/v1/queries/{query_id}/stream HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name}: {value}" for name, value in api.headers.items()]
+    reader.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    started = time.monotonic()
+
+    async def cut_off() -> bool:
+        async with api.client() as client:
+            return "leat_sse_slow_readers_total 1.0" in (await client.get("/metrics")).text
+
+    await eventually(cut_off, within_s=SEND_TIMEOUT_S + 3)
+    assert time.monotonic() - started >= SEND_TIMEOUT_S * 0.5
+    reader.close()
+
+
+async def test_a_replay_that_nobody_reads_to_its_end_starves_no_other_request(site: Site) -> None:
+    query_id = await _a_long_stream(site)
+    async with site.apis[0].client() as client:
+        replays = [asyncio.create_task(site.read(client, query_id, until=2000)) for _ in range(3)]
+        worst = 0.0
+        for _ in range(10):
+            started = time.perf_counter()
+            assert (await client.get("/livez")).status_code == 200
+            worst = max(worst, time.perf_counter() - started)
+            await asyncio.sleep(0.02)
+        for replay in replays:
+            replay.cancel()
+        await asyncio.gather(*replays, return_exceptions=True)
+    assert worst < 0.25
+
+
+# Processes that die
+
+
+async def test_a_redis_that_restarts_in_the_middle_loses_nothing_silently(site: Site) -> None:
+    for _ in range(3):
+        site.words(150, pause_s=0.02)
+        async with site.apis[1].client() as client:
+            query_id = await site.ask(client)
+            reading = asyncio.create_task(site.read(client, query_id))
+            await asyncio.sleep(1.0)
+            assert site.redis.child is not None
+            os.kill(site.redis.child.pid, signal.SIGKILL)
+            await site.redis.child.wait()
+            await site.redis.start()
+            found = await asyncio.wait_for(reading, 30)
+            stored = (await client.get(f"/api/v1/queries/{query_id}")).json()["answer"]
+        if found[-1].name == "resync":
+            assert found[-1].data["answer"] == stored
+        else:
+            assert is_whole(found)
+            assert found[-1].data == stored
+
+
+async def test_when_the_worker_is_killed_another_one_answers(site: Site) -> None:
+    site.words(100, pause_s=0.03)
+    async with site.apis[0].client() as client:
+        queries = [await site.ask(client) for _ in range(5)]
+        reading = [asyncio.create_task(site.read(client, query_id)) for query_id in queries]
+        await asyncio.sleep(1.5)
+        victim = await _worker_of(site, queries[0])
+        assert victim.child is not None
+        os.kill(victim.child.pid, signal.SIGKILL)
+        answers = await asyncio.wait_for(asyncio.gather(*reading), 60)
+        await victim.start()
+    assert all(is_whole(found) for found in answers)
+    assert "restart" in [event.name for event in answers[0]]
+    for found in answers:
+        ids = [tuple(map(int, event.id.split("-"))) for event in found]
+        assert ids == sorted(set(ids))
+
+
+async def test_a_process_that_stops_hands_its_streams_over(site: Site) -> None:
+    site.words(250, pause_s=0.02)
+    one, other = site.apis
+    async with one.client() as client, other.client() as elsewhere:
+        queries = [await site.ask(client) for _ in range(10)]
+        parts: list[list[Event]] = [[] for _ in queries]
+        comments: list[list[str]] = [[] for _ in queries]
+        reading = [
+            asyncio.create_task(_with_comments(client, query_id, parts[place], comments[place]))
+            for place, query_id in enumerate(queries)
+        ]
+        await eventually(lambda: _all_begun(parts))
+        started = time.monotonic()
+        os.kill(one.pid, signal.SIGTERM)
+        with suppress(httpx.TransportError):
+            assert (await elsewhere.get(f"{one.url}/readyz")).status_code == 503
+        await asyncio.gather(*reading)
+        assert all("closing" in said[-1] for said in comments)
+        await eventually(lambda: _ended(one), within_s=15)
+        assert time.monotonic() - started < 15
+        for query_id, found in zip(queries, parts, strict=True):
+            assert is_whole(found + await site.read(elsewhere, query_id, found[-1].id))
+    await one.start()
+
+
+async def test_every_event_that_was_seen_fits_its_published_schema(site: Site) -> None:
+    """Last, over all that the others have read."""
+    validators = {name: Draft202012Validator(schema) for name, schema in stream_schemas().items()}
+    assert site.seen
+    sample = {json.dumps(event.data, sort_keys=True): event for event in site.seen if event.name != "token"}
+    for event in [*sample.values(), *(event for event in site.seen[:200] if event.name == "token")]:
+        validators[event.name].validate(event.data)
+
+
+# Looking
+
+
+def _redis(site: Site):
+    from redis.asyncio import Redis
+
+    return Redis.from_url(site.redis.url)
+
+
+async def _worker_of(site: Site, query_id: str) -> RoleProcess:
+    redis = _redis(site)
+    owner = str(await redis.get(f"answer:{query_id}:owner"), "utf-8")
+    await redis.aclose()
+    return next(role for role in site.answerers if role.child and owner.endswith(f"-{role.child.pid}"))
+
+
+async def _generating(site: Site) -> bool:
+    return any(path == "/api/chat" for path, _ in site.model.requests[-3:]) and site.model.open_connections > 0
+
+
+async def _idle(site: Site) -> bool:
+    return site.model.open_connections == 0
+
+
+async def _ended(api: ApiProcess) -> bool:
+    return api.exit_code is not None
+
+
+async def _leave_the_stream(site: Site, client: httpx.AsyncClient) -> None:
+    async with client.stream("POST", "/api/v1/query/stream", json=QUERY) as response:
+        async for event in events(response):
+            if event.name == "token":
+                return
+
+
+async def _leave_the_json(site: Site, client: httpx.AsyncClient) -> None:
+    asking = asyncio.create_task(client.post("/api/v1/query", json=QUERY))
+    await eventually(lambda: _generating(site))
+    await asyncio.sleep(0.2)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _with_comments(client: httpx.AsyncClient, query_id: str, found: list[Event], comments: list[str]) -> None:
+    async with client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response:
+        with suppress(httpx.TransportError):
+            async for event in events(response):
+                if event.name == ":":
+                    comments.append(event.data["text"])
+                else:
+                    found.append(event)
+
+
+async def _all_begun(parts: list[list[Event]]) -> bool:
+    return all(len(found) > 5 for found in parts)
+
+
+async def _a_long_stream(site: Site) -> str:
+    """A running question whose stream has 15,000 events, some megabytes; it is taken over by hand and never ends."""
+    site.words(400, pause_s=0.05)
+    async with site.apis[0].client() as client:
+        query_id = await site.ask(client)
+    await eventually(lambda: _generating(site))
+    redis = _redis(site)
+    stream = RedisAnswerStream(redis)
+    attempt = await stream.begin(query_id, "by hand")
+    token = json.dumps({"text": "x" * 400})
+    for start in range(1, 15_001, 500):
+        await stream.append(query_id, attempt, start, [("token", token)] * 500)
+    await stream.close()
+    await redis.aclose()
+    await eventually(lambda: _idle(site))
+    return query_id
