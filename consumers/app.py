@@ -19,10 +19,13 @@ from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.lanes import Lanes
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.outbox import Outbox
+from consumers.reconciler import Reconciler
+from infra.drift import count_drift
 from infra.guardrails import GUARDRAILS
 from infra.kafka.epochs import current_epoch, log_identity
 from infra.kafka.partitioning import home_partition
 from infra.kafka.security import faststream_security
+from infra.postgres.audit import PostgresIndexAudit
 from infra.postgres.crashes import PostgresCrashCounter
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
@@ -42,6 +45,7 @@ PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name)
 DRAIN_S = 8.0
 SWEEP_EVERY_S = 15.0
 REDRIVE_EVERY_S = 60.0
+RECONCILE_EVERY_S = 60.0
 
 
 class StoppedByBug(Exception):
@@ -193,15 +197,17 @@ def _embedder(wiring: Wiring) -> KafkaRouter:
 
 
 def _indexer(wiring: Wiring) -> KafkaRouter:
-    resources = wiring.resources
-    parts = indexer.IndexerParts(
+    return indexer.router(wiring.delivery(INDEXER), _indexer_parts(wiring.resources), outbox=wiring.outbox)
+
+
+def _indexer_parts(resources: Resources) -> indexer.IndexerParts:
+    return indexer.IndexerParts(
         catalog=resources.catalog,
         manifests=resources.manifests,
         cache=resources.vector_cache,
         index=resources.index,
         sparse=resources.sparse,
     )
-    return indexer.router(wiring.delivery(INDEXER), parts, outbox=wiring.outbox)
 
 
 def _recorder(wiring: Wiring) -> KafkaRouter:
@@ -244,7 +250,12 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
     resources = wiring.resources
     if role == INDEXER.name:
         sweep = partial(sweep_garbage, resources.manifests, resources.index)
-        return [every(SWEEP_EVERY_S, sweep, name="sweep")]
+        audit = PostgresIndexAudit(resources.pool)
+        reconciler = Reconciler(_indexer_parts(resources), audit, on_drift=count_drift)
+        return [
+            every(SWEEP_EVERY_S, sweep, name="sweep"),
+            every(RECONCILE_EVERY_S, reconciler.run, name="reconcile"),
+        ]
     if role == CHUNKER.name:
         handler = wiring.deliveries[CHUNKER.name].handler_of(DOCUMENTS)
         redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=resources.lag.read)

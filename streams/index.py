@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
-from schemas.documents import Change
+from schemas.documents import Change, DocumentKey
 from schemas.pipeline import ChunkedPassage, DocumentAttributes, DocumentChunked
 from streams.chunk import embedded_text
 from streams.model import Flip, Generation, Manifest, ManifestPassage, Point, PointPayload, SparseVector
@@ -111,13 +111,17 @@ def _placed(
 
 
 def _payload(chunked: DocumentChunked, generation: Generation) -> tuple[PointPayload | None, bytes]:
-    attributes = chunked.attributes
-    if attributes is None:
+    if chunked.attributes is None:
         return None, b""
+    return payload_of(chunked.key, chunked.attributes, generation)
+
+
+def payload_of(key: DocumentKey, attributes: DocumentAttributes, generation: Generation) -> tuple[PointPayload, bytes]:
+    """What the points of a document say of it, and the digest of what may change about that."""
     payload = PointPayload(
-        tenant=chunked.key.tenant,
+        tenant=key.tenant,
         generation_id=generation.generation_id,
-        document_id=chunked.key.document_id,
+        document_id=key.document_id,
         level_rank=attributes.access_level.rank,
         groups=attributes.allowed_groups,
         metadata=_filterable(attributes),

@@ -39,9 +39,12 @@ SESSION_TIMEOUT_MS = 4_000
 QUICK: Mapping[str, Any] = {
     "consumers.app:SWEEP_EVERY_S": 0.3,
     "consumers.maintenance:GARBAGE_AGE_S": 0.5,
-    # What repairs afterwards would hide what was lost: off, except where a check is about it.
+    # What drives changes again would hide that they were lost: off, except where a check is about it. The reconciler
+    # of the index is on: points that a crash left between two stores are its work.
     "consumers.app:REDRIVE_EVERY_S": 3600.0,
-    "consumers.app:RECONCILE_EVERY_S": 3600.0,
+    "consumers.app:RECONCILE_EVERY_S": 0.5,
+    "consumers.reconciler:SECOND_LOOK_S": 0.5,
+    "consumers.reconciler:OVERDUE_VECTOR_S": 3600.0,
     "consumers.delivery:HOLD_S": (0.2, 1.0),
 }
 """Waits of a production installation, scaled down."""
