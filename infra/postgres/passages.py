@@ -16,14 +16,13 @@ _LEVELS = list(AccessLevel)
 # How far the index is behind is shown with every answer; it need not be counted anew for each of a hundred a second.
 FRESHNESS_CACHE_S = 0.1
 
-# The one place that decides which text may be shown: $1 generation, $2 tenant, $3 clearance, $4 groups, $5 every group.
-READABLE = """
+_SHOWN = """
 select p.point_id, d.tenant, d.collection, d.document_id, m.applied_revision, p.ordinal, m.title, m.url, p.text,
        p.heading_path, p.page, p.start_offset, p.end_offset, p.tokens, m.accepted_at, d.access_level, m.metadata,
        p.embedded
-from passages p
-join manifests m using (generation_id, document_key)
-join documents d using (document_key)
+"""
+# The one place that decides which text may be shown: $1 generation, $2 tenant, $3 clearance, $4 groups, $5 every group.
+_MAY_BE_SHOWN = """
 where p.generation_id = $1
   and d.tenant = $2
   and not d.deleted
@@ -31,7 +30,26 @@ where p.generation_id = $1
   and d.access_level <= $3
   and ($5 or d.allowed_groups = '{}' or d.allowed_groups && $4::text[])
 """
-_BY_POINT = READABLE + " and p.point_id = any($6::uuid[])"
+READABLE = f"""
+{_SHOWN}
+from passages p
+join manifests m using (generation_id, document_key)
+join documents d using (document_key)
+{_MAY_BE_SHOWN}
+"""
+# Candidates first, then one look-up by primary key each (``offset 0`` keeps the planner from turning that round): on
+# tables that were filled a moment ago it knows no sizes, and would walk through every document of the tenant instead.
+_BY_POINT = f"""
+with p as materialized (select * from passages where point_id = any($6::uuid[]))
+{_SHOWN}
+from p
+cross join lateral (
+    select * from manifests
+    where manifests.generation_id = p.generation_id and manifests.document_key = p.document_key offset 0
+) m
+cross join lateral (select * from documents where documents.document_key = p.document_key offset 0) d
+{_MAY_BE_SHOWN}
+"""  # noqa: S608 - made of constants
 _BY_ORDINAL = (
     READABLE + " and d.collection = $6 and d.document_id = $7 and p.ordinal = any($8::integer[]) order by p.ordinal"
 )
