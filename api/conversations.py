@@ -1,5 +1,6 @@
 """``/api/v1/conversations``: what a user has asked, in order; visible to that user alone."""
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -8,8 +9,12 @@ from api.auth import CurrentPrincipal
 from api.edge import Edge
 from api.problems import invalid_field, not_found
 from api.responses import json_response, problems
+from schemas.access import Principal
 from schemas.api import CONVERSATION_ID, ConversationDetail, ConversationItem, ConversationPage, ConversationTurn
+from streams.errors import Unavailable
 from streams.model import ConversationSummary
+
+log = logging.getLogger(__name__)
 
 # Turns that one conversation is shown with; older ones are there and are not shown.
 SHOWN_TURNS = 500
@@ -19,6 +24,15 @@ ConversationId = Annotated[str, Path(max_length=128, pattern=CONVERSATION_ID)]
 
 def router(edge: Edge) -> APIRouter:
     router = APIRouter(prefix="/api/v1/conversations", tags=["questions"])
+
+    async def delete(conversation_id: str | None, principal: Principal) -> int:
+        """From the store, then from the buffers that answers were streamed through."""
+        deleted = await edge.conversations.delete(principal, conversation_id)
+        try:
+            await edge.stream.forget(deleted.question_ids)
+        except Unavailable:
+            log.warning("answer_streams_not_forgotten", extra={"questions": len(deleted.question_ids)})
+        return deleted.conversations
 
     @router.get("", summary="List your conversations", response_model=ConversationPage, responses=problems(503))
     async def conversations(
@@ -42,7 +56,7 @@ def router(edge: Edge) -> APIRouter:
     @router.delete("", status_code=204, summary="Delete all your conversations", responses=problems(503))
     async def delete_all(principal: CurrentPrincipal) -> Response:
         """With their stored answers."""
-        await edge.conversations.delete(principal, None)
+        await delete(None, principal)
         return Response(status_code=204)
 
     @router.get(
@@ -71,12 +85,10 @@ def router(edge: Edge) -> APIRouter:
         )
         return json_response(detail)
 
-    @router.delete(
-        "/{conversation_id}", status_code=204, summary="Delete a conversation", responses=problems(404, 503)
-    )
-    async def delete(conversation_id: ConversationId, principal: CurrentPrincipal) -> Response:
+    @router.delete("/{conversation_id}", status_code=204, summary="Delete a conversation", responses=problems(404, 503))
+    async def delete_one(conversation_id: ConversationId, principal: CurrentPrincipal) -> Response:
         """With its stored answers. A question that is under way does not bring it back."""
-        if not await edge.conversations.delete(principal, conversation_id):
+        if not await delete(conversation_id, principal):
             raise not_found(f"conversation {conversation_id!r}")
         return Response(status_code=204)
 

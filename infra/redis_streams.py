@@ -134,6 +134,14 @@ class RedisAnswerStream:
         async with self._command():
             return bool(await self._redis.exists(_key(question_id)))
 
+    async def forget(self, question_ids: Sequence[str]) -> None:
+        """Drop the keys of these questions."""
+        names = ("", ":asker", ":attempt", ":owner", ":stop")
+        keys = [f"{_key(question_id)}{name}" for question_id in question_ids for name in names]
+        if keys:
+            async with self._command():
+                await self._redis.unlink(*keys)
+
     async def stop(self, question_id: str) -> None:
         async with self._command():
             await self._redis.set(f"{_key(question_id)}:stop", "1", ex=self._ttl_s)

@@ -468,6 +468,12 @@ class Turn:
     asked_at: datetime
 
 
+class DeletedConversations(NamedTuple):
+    conversations: int
+    question_ids: tuple[str, ...]
+    """The questions that were in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
     conversation_id: str

@@ -22,6 +22,7 @@ from streams.model import (
     Content,
     ConversationSummary,
     DeadLetter,
+    DeletedConversations,
     DocumentRecord,
     DocumentStage,
     EmbeddingModel,
@@ -324,10 +325,8 @@ class ConversationStore(Protocol):
         """The most recently used first."""
         ...
 
-    async def delete(self, principal: Principal, conversation_id: str | None) -> int:
-        """Delete one conversation, or all of the user's, and the stored answers in them; returns how many there
-        were.
-        """
+    async def delete(self, principal: Principal, conversation_id: str | None) -> DeletedConversations:
+        """Delete one conversation, or all of the user's, and the stored answers in them."""
         ...
 
 
@@ -387,6 +386,10 @@ class AnswerStream(Protocol):
         ...
 
     async def exists(self, question_id: str) -> bool: ...
+
+    async def forget(self, question_ids: Sequence[str]) -> None:
+        """Drop streams, and who asked."""
+        ...
 
     async def stop(self, question_id: str) -> None:
         """Ask the worker to stop generating."""

@@ -6,7 +6,7 @@ from infra.postgres.pool import Pool, Row
 from schemas.access import Principal
 from schemas.answers import Answer, QuestionAsked
 from streams.follow_up import cited
-from streams.model import ConversationSummary, Turn
+from streams.model import ConversationSummary, DeletedConversations, Turn
 
 TITLE_CHARS = 200
 
@@ -70,6 +70,7 @@ where t.tenant = $1 and t.subject = $2 and ($3::text is null or t.conversation_i
 """
 _DELETE_TURNS = """
 delete from conversation_turns where tenant = $1 and subject = $2 and ($3::text is null or conversation_id = $3)
+returning question_id
 """
 _DELETE = """
 update conversations set title = '', deleted_at = clock_timestamp()
@@ -127,14 +128,14 @@ class PostgresConversationStore:
         rows = await self._pool.fetch(_PAGE, principal.tenant, principal.subject, *behind, limit)
         return [_summary(row) for row in rows]
 
-    async def delete(self, principal: Principal, conversation_id: str | None) -> int:
+    async def delete(self, principal: Principal, conversation_id: str | None) -> DeletedConversations:
         what = (principal.tenant, principal.subject, conversation_id)
         async with self._pool.transaction() as connection:
             # First: locks out a turn that is being added.
             deleted = await connection.fetch(_DELETE, *what)
             await connection.execute(_DELETE_ANSWERS, *what)
-            await connection.execute(_DELETE_TURNS, *what)
-        return len(deleted)
+            turns = await connection.fetch(_DELETE_TURNS, *what)
+        return DeletedConversations(len(deleted), tuple(row["question_id"] for row in turns))
 
 
 def _seen(collection: str, document_id: str, revision: int) -> dict[str, Any]:

@@ -93,7 +93,7 @@ async def test_a_conversation_is_its_users_alone_even_under_the_same_name(desk: 
     await desk.ask("Mine?", ann)
     assert await desk.stores.conversations.turns(bob, "c1") == []
     assert await desk.stores.conversations.find(bob, "c1") is None
-    assert await desk.stores.conversations.delete(bob, "c1") == 0
+    assert await desk.stores.conversations.delete(bob, "c1") == (0, ())
     stranger = a_principal(new_tenant()).model_copy(update={"subject": "ann"})
     assert await desk.stores.conversations.list_conversations(stranger) == []
     await desk.ask("Mine too?", bob)
@@ -115,13 +115,13 @@ async def test_deleting_takes_the_turns_and_their_stored_answers_along(desk: Des
     ann, store = desk.reader(), desk.stores.conversations
     question = await desk.ask("Secret?", ann)
     other = await desk.ask("Other?", ann, conversation="c2")
-    assert await store.delete(ann, "c1") == 1
-    assert await store.delete(ann, "c1") == 0
+    assert await store.delete(ann, "c1") == (1, (question.question_id,))
+    assert await store.delete(ann, "c1") == (0, ())
     assert await store.turns(ann, "c1") == []
     assert await desk.stores.answers.find(desk.tenant, question.question_id) is None
     assert await desk.stores.answers.find(desk.tenant, other.question_id) is not None
     assert [one.conversation_id for one in await store.list_conversations(ann)] == ["c2"]
-    assert await store.delete(ann, None) == 1
+    assert await store.delete(ann, None) == (1, (other.question_id,))
 
 
 async def test_a_question_under_way_does_not_bring_a_deleted_conversation_back(desk: Desk) -> None:

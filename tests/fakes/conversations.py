@@ -7,7 +7,7 @@ from schemas.access import Principal
 from schemas.answers import Answer, QuestionAsked
 from schemas.documents import DocumentKey
 from streams.follow_up import cited
-from streams.model import CitedRevision, ConversationSummary, Turn
+from streams.model import CitedRevision, ConversationSummary, DeletedConversations, Turn
 from tests.fakes.stores import InMemoryAnswerStore, World, may_read
 
 
@@ -67,17 +67,18 @@ class InMemoryConversationStore:
         mine.sort(key=_by_use, reverse=True)
         return [one for one in mine if before is None or _by_use(one) < _by_use(before)][:limit]
 
-    async def delete(self, principal: Principal, conversation_id: str | None) -> int:
-        deleted = 0
+    async def delete(self, principal: Principal, conversation_id: str | None) -> DeletedConversations:
+        deleted, question_ids = 0, []
         for (tenant, subject, name), kept in self._conversations.items():
             mine = (tenant, subject) == (principal.tenant, principal.subject) and conversation_id in (None, name)
             if mine and kept.deleted_at is None:
                 for question_id in kept.turns:
                     self._answers.forget(tenant, question_id)
+                    question_ids.append(question_id)
                 kept.turns.clear()
                 kept.title, kept.deleted_at = "", datetime.now(UTC)
                 deleted += 1
-        return deleted
+        return DeletedConversations(deleted, tuple(question_ids))
 
     def _may_be_read(self, principal: Principal, key: DocumentKey, revision: int) -> bool:
         document = self._world.documents.get(key)

@@ -76,6 +76,12 @@ class InMemoryAnswerStream:
         self._check()
         return bool(self.entries[question_id])
 
+    async def forget(self, question_ids: Sequence[str]) -> None:
+        self._check()
+        for question_id in question_ids:
+            self.entries.pop(question_id, None)
+            self.askers.pop(question_id, None)
+
     async def stop(self, question_id: str) -> None:
         self._check()
         self.stopped.add(question_id)
