@@ -1,0 +1,117 @@
+"""Answers as they stream: time to the first token, and what becomes of 50 of them when their worker is killed.
+
+    python -m benchmarks.bench_answer_streams [--answers 50] [--first-tokens 100]
+
+The model is a stub with Ollama's API whose pace is known, so what is measured is Leat's own share.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from benchmarks.running import Running, leat
+from tests.processes import Event, events
+from tests.stub_ollama import Faults, StubOllama
+
+QUERY = "How long does the walrus archive keep its records?"
+
+
+async def first_tokens(client: httpx.AsyncClient, model: StubOllama, count: int) -> list[float]:
+    """Milliseconds from asking to the first token, less the time that the model took for its own."""
+    model.answer, model.faults = ["nine ", "years ", "[1]."], Faults()
+    took = []
+    for number in range(count):
+        started = time.perf_counter()
+        # The cache would answer a question that was asked before.
+        async with client.stream("POST", "/api/v1/query/stream", json={"query": f"{QUERY} ({number})"}) as response:
+            async for event in events(response):
+                if event.name == "token":
+                    took.append((time.perf_counter() - started) * 1000)
+                    break
+                if event.name in ("done", "failed"):
+                    raise SystemExit(f"no token: {event}")
+    return took
+
+
+async def killed(client: httpx.AsyncClient, model: StubOllama, running: Running, count: int) -> None:
+    model.answer = [f"w{number} " for number in range(99)] + ["[1]."]
+    model.faults = Faults(pause_s=0.02)
+    accepted = await asyncio.gather(
+        *(client.post("/api/v1/queries", json={"query": f"{QUERY} [{number}]"}) for number in range(count))
+    )
+    reading = [asyncio.create_task(_read(client, one.json()["stream_url"])) for one in accepted]
+    await asyncio.sleep(1.2)
+    started = time.monotonic()
+    os.kill(running.info["pids"]["answerer"], signal.SIGKILL)
+    answers = await asyncio.gather(*reading)
+    took_s = time.monotonic() - started
+    whole = sum(_is_whole(found) for found in answers)
+    restarted = sum(any(event.name == "restart" for event in found) for found in answers)
+    doubled = sum(len({event.id for event in found}) < len(found) for found in answers)
+    failed = [event.data for found in answers for event in found if event.name == "failed"]
+    print(
+        f"worker killed during {count} answers: {whole} complete, {restarted} restarted, {doubled} with a doubled"
+        f" event, {len(failed)} failed; all there {took_s:.1f} s after the kill"
+    )
+    if failed:
+        print(f"  first failure: {failed[0]}")
+
+
+async def _read(client: httpx.AsyncClient, url: str) -> list[Event]:
+    async with client.stream("GET", url) as response:
+        return [event async for event in events(response) if event.name != ":"]
+
+
+def _is_whole(found: list[Event]) -> bool:
+    text = ""
+    for event in found:
+        text = "" if event.name == "restart" else text + event.data["text"] if event.name == "token" else text
+    return found[-1].name == "done" and text == found[-1].data["answer"] and not found[-1].data["degraded"]
+
+
+async def measure(running: Running, model: StubOllama, arguments: argparse.Namespace) -> None:
+    async with httpx.AsyncClient(
+        base_url=running.info["api_url"], headers={"Authorization": f"Bearer {running.info['token']}"}, timeout=120,
+        limits=httpx.Limits(max_connections=200),
+    ) as client:  # fmt: skip
+        await first_tokens(client, model, 10)
+        took = sorted(await first_tokens(client, model, arguments.first_tokens))
+        print(
+            f"first token beyond the model's own: p50 {statistics.median(took):.1f} ms,"
+            f" p95 {took[int(len(took) * 0.95)]:.1f} ms over {len(took)} questions"
+        )
+        await killed(client, model, running, arguments.answers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--answers", type=int, default=50)
+    parser.add_argument("--first-tokens", type=int, default=100)
+    parser.add_argument("--embedder", default="hash")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="leat-bench-docs-") as folder:
+        docs = Path(folder)
+        (docs / "walrus.md").write_text("The walrus archive keeps its records for nine years.")
+        asyncio.run(_with_a_model(docs, arguments))
+
+
+async def _with_a_model(docs: Path, arguments: argparse.Namespace) -> None:
+    async with StubOllama() as model:
+        given = {"LEAT_GENERATOR": "ollama", "LEAT_OLLAMA_URL": model.url, "LEAT_OLLAMA_MODEL": "writer"}
+        site = leat(docs, embedder=arguments.embedder, **given)
+        running = await asyncio.to_thread(site.__enter__)
+        try:
+            await measure(running, model, arguments)
+        finally:
+            await asyncio.to_thread(site.__exit__, None, None, None)
+
+
+if __name__ == "__main__":
+    main()
