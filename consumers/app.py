@@ -181,6 +181,7 @@ def _chunker(wiring: Wiring) -> KafkaRouter:
         log_reader=resources.log_reader,
         home_of=lambda key: home_partition(key, settings.partitions),
         epochs=wiring.epochs,
+        max_document_bytes=settings.max_document_bytes,
     )
     return chunker.router(wiring.delivery(CHUNKER), parts, outbox=wiring.outbox, lanes=wiring.lanes)
 

@@ -44,6 +44,7 @@ class ChunkerParts:
     home_of: Callable[[bytes], int]
     """The partition where records with this key belong."""
     epochs: EpochWatch
+    max_document_bytes: int
 
 
 def router(delivery: Delivery, parts: ChunkerParts, *, outbox: Outbox, lanes: Lanes) -> KafkaRouter:
@@ -195,7 +196,7 @@ class Chunker:
             return  # cancelled meanwhile
         records = await cut(
             changed,
-            await content_of(changed, key, blobs=self._parts.blobs),
+            await content_of(changed, key, blobs=self._parts.blobs, max_bytes=self._parts.max_document_bytes),
             key=key,
             revision=accepted.revision,
             origin=accepted.origin,

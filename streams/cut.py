@@ -13,13 +13,15 @@ from streams.errors import NotFound, UnreadableDocument
 from streams.model import Content, Generation, ParsedDocument
 from streams.parts import parts_of
 from streams.ports import BlobStore, Parser, TokenCounter
+from streams.storable import storable_document
 
 
-async def content_of(changed: DocumentChanged, key: DocumentKey, *, blobs: BlobStore) -> Content:
+async def content_of(changed: DocumentChanged, key: DocumentKey, *, blobs: BlobStore, max_bytes: int) -> Content:
     """The content of an upsert, wherever it travels.
 
     Raises:
-        UnreadableDocument: ``content-missing``, the blob that it refers to does not exist.
+        UnreadableDocument: ``content-missing``, the blob that it refers to does not exist; ``document-too-large``, it
+            refers to more than ``max_bytes``.
         PermanentError: ``blob-corrupt``.
     """
     if changed.text is not None:
@@ -29,6 +31,8 @@ async def content_of(changed: DocumentChanged, key: DocumentKey, *, blobs: BlobS
     reference = changed.content_reference
     if reference is None:
         raise UnreadableDocument("content-missing", "the upsert carries no content")
+    if reference.size_bytes > max_bytes:
+        raise UnreadableDocument("document-too-large", f"{reference.size_bytes} bytes; the limit is {max_bytes}")
     try:
         data = await blobs.get(key.tenant, reference.sha256)
     except NotFound as error:
@@ -55,7 +59,7 @@ async def cut(
     Raises:
         UnreadableDocument: no parser can read it; retrying cannot help.
     """
-    parsed = await parser.parse(content)
+    parsed = storable_document(await parser.parse(content))
     passing("parsed")
     attributes = _attributes(changed, parsed, content, key, access)
     records: list[DocumentChunked] = []

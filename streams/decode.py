@@ -16,6 +16,7 @@ from schemas.documents import Change, DocumentChanged, DocumentKey
 from schemas.pipeline import Lane
 from streams.errors import InvalidRecord
 from streams.records import Record
+from streams.storable import storable_text, unstorable
 
 # Magic byte 0 and a 32-bit schema id in front of the JSON: what Confluent's JSON serializers write.
 _CONFLUENT_FRAME_BYTES = 5
@@ -90,7 +91,11 @@ def _unwrap(record: Record) -> tuple[dict[str, str], dict[str, Any] | None]:
         return attributes, _from_cloud_event(attributes, record.value, record.header(headers.CONTENT_TYPE))
     fields = _json_object(record.value)
     if "specversion" in fields:
-        attributes = {name: str(value) for name, value in fields.items() if name not in ("data", "data_base64")}
+        attributes = {
+            storable_text(name): storable_text(str(value))
+            for name, value in fields.items()
+            if name not in ("data", "data_base64")
+        }
         data = fields.get("data_base64", fields.get("data"))
         media_type = attributes.get("datacontenttype")
         return attributes, _from_cloud_event(attributes, data, media_type, encoded="data_base64" in fields)
@@ -103,7 +108,7 @@ def _binary_mode_attributes(record: Record) -> dict[str, str]:
     found = {}
     for name, value in record.headers:
         if name.lower().startswith("ce_") and value is not None:
-            found[name[3:].lower()] = value.decode(errors="replace")
+            found[name[3:].lower()] = storable_text(value.decode(errors="replace"))
     return found if "specversion" in found else {}
 
 
@@ -153,6 +158,10 @@ def _event(fields: dict[str, Any]) -> DocumentChanged:
     if version != 1:
         detail = f"version {version!r} of DocumentChanged; this installation reads version 1: upgrade it first"
         raise InvalidRecord("unknown-version", detail)
+    for where in unstorable(fields):
+        # The parser answers for a text with NUL: it is no text.
+        if where != "text" or "\x00" not in fields["text"]:
+            raise InvalidRecord("schema-mismatch", f"{storable_text(where)}: NUL or half a surrogate pair is no text")
     try:
         return DocumentChanged.model_validate(fields)
     except ValidationError as error:

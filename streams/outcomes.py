@@ -11,6 +11,7 @@ from schemas.positions import revision_of
 from schemas.topics import BULK, CHUNKS, CHUNKS_BULK, DOCUMENTS, EMBEDDINGS, EMBEDDINGS_BULK
 from streams.errors import PermanentError
 from streams.records import Record
+from streams.storable import storable_text
 
 
 def applied_at_once(key: DocumentKey, change: Change, *, revision: int, origin: Origin, at: datetime) -> IndexCommitted:
@@ -107,10 +108,10 @@ def _document_subject(record: Record, epoch: int) -> tuple[DocumentKey, Change |
 def _event_id(record: Record) -> str | None:
     """The producer's event id in a record that may be anything."""
     if name := record.header("ce_id"):
-        return name
+        return storable_text(name)
     try:
         fields = json.loads((record.value or b"").lstrip(b"\x00"))
     except (ValueError, RecursionError):
         return None
     found = fields.get("event_id", fields.get("id")) if isinstance(fields, dict) else None
-    return found if isinstance(found, str) and found else None
+    return storable_text(found) if isinstance(found, str) and found else None

@@ -122,3 +122,32 @@ def test_only_upserts_wait_in_the_bulk_lane() -> None:
     assert decode(a_record({"text": "x"}, leat__lane=b"bulk")).lane is Lane.BULK
     assert decode(a_record(None, leat__lane=b"bulk")).lane is Lane.INTERACTIVE
     assert headers.LANE == "leat-lane"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"text": "half a pair \\ud800"}',
+        b'{"text": "x", "title": "a\\u0000b"}',
+        b'{"text": "x", "metadata": {"deep": [{"er": "\\u0000"}]}}',
+        b'{"text": "x", "metadata": {"\\ud800": 1}}',
+        b'{"text": "x", "event_id": "e\\u0000"}',
+        b'{"text": "x", "allowed_groups": ["g\\u0000"]}',
+    ],
+)
+def test_characters_that_no_store_takes_are_refused_before_they_reach_one(value: bytes) -> None:
+    with pytest.raises(InvalidRecord) as refused:
+        decode(a_record(value))
+    assert refused.value.reason == "schema-mismatch"
+    refused.value.detail.encode()
+
+
+def test_parsed_text_with_such_characters_keeps_its_offsets() -> None:
+    from streams.model import Block, ParsedDocument
+    from streams.storable import storable_document
+
+    parsed = ParsedDocument("a\x00b \ud800 c", (Block(0, 7, ("h\x00",)),), "t\x00", {"k": ["\x00"]})
+    clean = storable_document(parsed)
+    assert (len(clean.text), clean.title, clean.metadata) == (7, "t\ufffd", {"k": ["\ufffd"]})
+    assert clean.blocks[0].heading_path == ("h\ufffd",)
+    clean.text.encode()
