@@ -6,16 +6,19 @@ import logging
 import signal
 import time
 from collections.abc import Generator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.administration import Administration
 from api.auth import LocalAuthenticator
 from api.edge import Edge, EdgeOptions
 from api.routes import build_api, wrapped
 from api.sse import ABORT, SseOptions
+from infra.directory_job import allowed_directory
 from infra.kafka.connection import connection_kwargs, is_serving
 from infra.kafka.dead_letters import KafkaDeadLetters
 from infra.kafka.lag import GroupLag
@@ -93,6 +96,12 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
         directory=resources.directory,
         status=resources.directory,
         dead_letters=DeadLetterTray(resources.outcomes, resources.dead_letters),
+        administration=Administration(
+            collections=resources.collections,
+            generations=resources.generations,
+            jobs=resources.jobs,
+            allowed_directory=partial(allowed_directory, settings),
+        ),
         lag=RecentLag(resources.lag).read,
         checks={
             "kafka": lambda: _check_kafka(settings),

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from api.administration import Administration
 from api.answer_events import AnswerReader
 from api.auth import Authenticator
 from api.sse import SseOptions
@@ -56,6 +57,7 @@ class Edge:
     directory: DocumentDirectory
     status: StatusBoard
     dead_letters: DeadLetterDesk
+    administration: Administration
     lag: Callable[[], Awaitable[Mapping[str, int]]]
     """Records that each consumer group has still to read."""
     checks: Mapping[str, Check]

@@ -6,7 +6,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Scope
 
-from api import conversations, dead_letters, documents, health, page, problems, queries, search, sources, status
+from api import (
+    collections,
+    conversations,
+    dead_letters,
+    documents,
+    generations,
+    health,
+    jobs,
+    page,
+    problems,
+    queries,
+    search,
+    sources,
+    status,
+)
 from api.body_limit import BodyLimit
 from api.edge import Edge
 from api.request_scope import RequestScope
@@ -32,7 +46,11 @@ def build_api(edge: Edge) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.authenticator = edge.authenticator
-    for module in (search, queries, conversations, documents, sources, dead_letters, status, health, page):
+    everything = (
+        search, queries, conversations, documents, sources, collections, generations, jobs, dead_letters, status,
+        health, page,
+    )  # fmt: skip
+    for module in everything:
         app.include_router(module.router(edge))
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

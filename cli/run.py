@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-CONSUMERS = ("chunker", "embedder", "indexer", "recorder", "answerer")
+CONSUMERS = ("chunker", "embedder", "indexer", "recorder", "answerer", "jobs")
 SERVERS = ("index", "api", "watcher")
-_ALIASES = {"pipeline": ("chunker", "embedder", "indexer", "recorder")}
+_ALIASES = {"pipeline": ("chunker", "embedder", "indexer", "recorder", "jobs")}
 
 
 @app.command()
 def run(
     roles: Annotated[
-        list[str], typer.Argument(help=f"{', '.join((*SERVERS, *CONSUMERS))}; pipeline: the first four consumers.")
+        list[str], typer.Argument(help=f"{', '.join((*SERVERS, *CONSUMERS))}; pipeline: all but the answerer.")
     ],
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,

@@ -14,18 +14,25 @@ from typing import Any
 
 from faststream.kafka import KafkaBroker, KafkaRouter
 
-from consumers import answerer, chunker, embedder, indexer, recorder
+from consumers import answerer, chunker, embedder, generation_upkeep, indexer, recorder
 from consumers.delivery import ConsumerSettings, Delivery, Failure
+from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.outbox import Outbox
 from consumers.reconciler import Reconciler
+from consumers.reindexer import Reindexer, ReindexerParts
+from consumers.replayer import Replayer, ReplayerParts
+from infra.directory_job import directory_work
 from infra.drift import count_drift
+from infra.embedding.questions import BulkAsQuestionEmbedders
 from infra.guardrails import GUARDRAILS
 from infra.kafka.epochs import current_epoch, log_identity
+from infra.kafka.log_scan import KafkaLogScanner
 from infra.kafka.partitioning import home_partition
 from infra.kafka.security import faststream_security
 from infra.postgres.audit import PostgresIndexAudit
+from infra.postgres.catalog import CACHE_S
 from infra.postgres.crashes import PostgresCrashCounter
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
@@ -34,11 +41,16 @@ from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYT
 from streams import outcomes
 from streams.answering import Answering
 from streams.epoch import EpochWatch
+from streams.jobs import JobType, JobWork
+from streams.parity import Searching
 from streams.topology import ANSWERER, CHUNKER, EMBEDDER, INDEXER, RECORDER, STAGES, Stage
 
 log = logging.getLogger(__name__)
 
-PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name)
+JOBS = "jobs"
+"""The role that reindexes, replays and ingests folders: no consumer group, it reads the log by itself."""
+
+PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name, JOBS)
 """The roles that run in one process on one machine."""
 
 # Ours to finish what is in flight; the dependencies' clients have 5 s more before the launcher's 15 s are over.
@@ -46,6 +58,10 @@ DRAIN_S = 8.0
 SWEEP_EVERY_S = 15.0
 REDRIVE_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
+FORGET_EVERY_S = 600.0
+# By then every process knows that a generation has come or gone: its caches are half as old at most, the rest is for
+# work that had begun.
+KNOWN_AFTER_S = 2 * CACHE_S + 0.7
 
 
 class StoppedByBug(Exception):
@@ -98,6 +114,12 @@ class Wiring:
         self.bug = self.bug or error
         self.stop.set()
 
+    def on_done(self, task: asyncio.Task[None]) -> None:
+        """Upkeep ends when we do; if it ends before, it has met a bug."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("bug_stops_the_process", exc_info=error, extra={"stage": task.get_name()})
+            self.on_bug(error)
+
 
 async def run(roles: Sequence[str], settings: Settings) -> None:
     """Run consumer roles until SIGTERM or SIGINT.
@@ -106,7 +128,7 @@ async def run(roles: Sequence[str], settings: Settings) -> None:
         StoppedByBug: a consumer met an error that is ours.
         Unavailable: a dependency is not there at the start.
     """
-    known = {stage.name for stage in STAGES}
+    known = {stage.name for stage in STAGES} | {JOBS}
     if unknown := set(roles) - known:
         raise ValueError(f"unknown roles {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     stop = asyncio.Event()
@@ -138,14 +160,18 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
             stop=stop,
         )
         for role in roles:
-            broker.include_router(_ROUTERS[role](wiring))
+            if role in _ROUTERS:
+                broker.include_router(_ROUTERS[role](wiring))
         await broker.start()
         tasks = [asyncio.create_task(work) for role in roles for work in _upkeep(role, wiring)]
+        for task in tasks:
+            task.add_done_callback(wiring.on_done)
         try:
             yield wiring
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for drain in wiring.drains:
                 await drain(DRAIN_S)
             with contextlib.suppress(TimeoutError):
@@ -237,6 +263,52 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
     return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox, drains=wiring.drains)
 
 
+def _jobs(wiring: Wiring) -> JobRunner:
+    resources, outbox = wiring.resources, wiring.outbox
+    scanner = KafkaLogScanner(wiring.settings)
+    chunker_here = wiring.deliveries.get(CHUNKER.name)
+    reindexer = Reindexer(
+        ReindexerParts(
+            catalog=resources.catalog,
+            generations=resources.generations,
+            build=resources.build,
+            generation_of=resources.generations.by_id,
+            dispose=lambda generation: generation_upkeep.dispose(
+                generation, resources.generations, resources.index, known_after_s=KNOWN_AFTER_S
+            ),
+            scanner=scanner,
+            log_reader=resources.log_reader,
+            searching=Searching(
+                embedders=BulkAsQuestionEmbedders(resources.bulk_embedder_of),
+                sparse=resources.sparse,
+                index=resources.index,
+                passages=resources.passages,
+            ),
+            epochs=wiring.epochs,
+            announce_s=KNOWN_AFTER_S,
+        ),
+        outbox=outbox,
+    )
+    replayer = Replayer(
+        ReplayerParts(
+            catalog=resources.catalog,
+            ledger=resources.ledger,
+            build=resources.build,
+            scanner=scanner,
+            epochs=wiring.epochs,
+            receive=None if chunker_here is None else chunker_here.handler_of(DOCUMENTS),
+            lag=resources.lag.read,
+        ),
+        outbox=outbox,
+    )
+    work: dict[JobType, JobWork] = {
+        JobType.REINDEX: reindexer,
+        JobType.REPLAY: replayer,
+        JobType.INGEST_DIRECTORY: directory_work(wiring.settings),
+    }
+    return JobRunner(resources.jobs, work)
+
+
 _ROUTERS: dict[str, Callable[[Wiring], KafkaRouter]] = {
     CHUNKER.name: _chunker,
     EMBEDDER.name: _embedder,
@@ -261,7 +333,18 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
         handler = wiring.deliveries[CHUNKER.name].handler_of(DOCUMENTS)
         redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=resources.lag.read)
         return [every(REDRIVE_EVERY_S, redrive.run, name="redrive")]
+    if role == JOBS:
+        retire = partial(generation_upkeep.retire_and_purge, resources.generations, resources.index)
+        return [
+            _jobs(wiring).run(),
+            every(SWEEP_EVERY_S, retire, name="retire"),
+            every(FORGET_EVERY_S, partial(_forget_jobs, resources), name="forget-jobs"),
+        ]
     return []
+
+
+async def _forget_jobs(resources: Resources) -> None:
+    await resources.jobs.forget_finished(older_than_s=FORGET_AFTER_S)
 
 
 def _wanted(roles: Sequence[str]) -> set[str]:
@@ -273,6 +356,7 @@ _NEEDS: dict[str, set[str]] = {
     EMBEDDER.name: {"catalog", "ledger", "vector_cache", "bulk_embedders"},
     INDEXER.name: {"catalog", "manifests", "vector_cache", "index", "sparse"},
     RECORDER.name: {"outcomes"},
+    JOBS: {"jobs", "generations", "build", "index", "sparse", "bulk_embedders", "log_reader", "lag"},
     ANSWERER.name: {
         "catalog",
         "query_embedders",

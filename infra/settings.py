@@ -113,6 +113,10 @@ class Settings(BaseSettings):
         50, ge=0, description="Most tokens that a passage repeats of the one before, where a paragraph had to be cut."
     )
     max_document_bytes: int = Field(32 * 1024 * 1024, description="Larger documents are refused.")
+    ingest_folders: str = Field(
+        "",
+        description="Folders, separated as in `PATH`, that `POST /api/v1/ingest/directory` may read. Empty: none.",
+    )
     parse_memory_bytes: int = Field(
         512 * 1024 * 1024, description="Memory of the child process that parses binary formats."
     )

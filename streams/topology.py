@@ -80,5 +80,6 @@ PRODUCERS: dict[str, tuple[Topic, ...]] = {
     "watcher, API, any producer": (DOCUMENTS,),
     "API": (QUESTIONS,),
     "leat dead-letters replay": (RETRIES,),
+    "leat reindex, leat replay": (BULK,),
 }
 """Who else publishes, from outside a consumer group."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from infra.embedding import ModelRefused, make_embedder
@@ -55,3 +55,16 @@ class QuestionEmbedders:
     def _refuse(self, model: EmbeddingModel, reason: str) -> None:
         log.error("question_model_refused", extra={"model": model.name, "cause": reason})
         self._refused_at[model.fingerprint] = time.monotonic()
+
+
+class BulkAsQuestionEmbedders:
+    """``QueryEmbedders`` where passages are embedded anyway: no second session of a model in one process."""
+
+    def __init__(self, bulk_embedder_of: Callable[[EmbeddingModel], Awaitable[Embedder]]) -> None:
+        self._bulk_embedder_of = bulk_embedder_of
+
+    async def of(self, model: EmbeddingModel) -> Embedder | None:
+        try:
+            return await self._bulk_embedder_of(model)
+        except ModelRefused:
+            return None

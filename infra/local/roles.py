@@ -12,7 +12,7 @@ from infra.local.process import Child, stop_leftover
 # The processes of one machine, in the order of their start: name to the roles that it runs.
 PROCESSES: dict[str, tuple[str, ...]] = {
     "index": ("index",),
-    "pipeline": ("chunker", "embedder", "indexer", "recorder"),
+    "pipeline": ("chunker", "embedder", "indexer", "recorder", "jobs"),
     "answerer": ("answerer",),
     "api": ("api",),
 }

@@ -85,7 +85,8 @@ class Pool:
             try:
                 yield connection
             finally:
-                await self._pool.release(connection)
+                # Else giving it back has only the time that acquiring had: too little when the loop is busy.
+                await self._pool.release(connection, timeout=COMMAND_TIMEOUT_S)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -291,6 +291,7 @@ def an_edge(options: EdgeOptions | None = None, **parts: Any) -> FakeEdge:
         "directory": directory,
         "status": directory,
         "dead_letters": letters,
+        "administration": None,
         "lag": _no_lag,
         "checks": {"postgres": _fine},
         "options": options or EdgeOptions(version="1.2.3"),

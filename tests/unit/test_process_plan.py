@@ -11,13 +11,13 @@ def test_one_machine_runs_four_processes() -> None:
 
 def test_a_replicated_consumer_leaves_the_pipeline() -> None:
     planned = dict(plan({"chunker": 2}))
-    assert planned["pipeline"] == ("embedder", "indexer", "recorder")
+    assert planned["pipeline"] == ("embedder", "indexer", "recorder", "jobs")
     assert planned["chunker"] == planned["chunker-2"] == ("chunker",)
 
 
 def test_the_whole_pipeline_can_be_replicated() -> None:
     planned = dict(plan({"pipeline": 2, "api": 3}))
-    assert planned["pipeline"] == planned["pipeline-2"] == ("chunker", "embedder", "indexer", "recorder")
+    assert planned["pipeline"] == planned["pipeline-2"] == ("chunker", "embedder", "indexer", "recorder", "jobs")
     assert [name for name in planned if name.startswith("api")] == ["api", "api-2", "api-3"]
 
 
