@@ -43,6 +43,9 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json("POST", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._json("PATCH", path, json=body)
+
     def put_text(self, path: str, text: str, content_type: str = "text/markdown") -> Any:
         return self._json("PUT", path, content=text.encode(), headers={"Content-Type": content_type})
 

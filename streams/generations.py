@@ -122,7 +122,7 @@ class QuestionParity:
 
     question: str
     serving: tuple[str, ...]
-    """Document ids of its best passages, best first."""
+    """Ids of its best documents, best first."""
     candidate: tuple[str, ...]
     overlap: float
     """Share of the serving generation's documents that the candidate finds too, 0 to 1."""

@@ -10,7 +10,10 @@ from streams.model import Collection, Generation
 from streams.ports import PassageStore, QueryEmbedders, SparseEncoder, VectorIndex
 from streams.retrieve import retrieve
 
-TOP_K = 5
+# Documents that are compared, and passages that are asked for to find them: another way of cutting spreads or gathers
+# the passages of a document, so the best five passages of one are no measure for the other.
+TOP_DOCUMENTS = 5
+TOP_PASSAGES = 20
 # Automatic switches want at least this much in common. Another model finds other passages by design: people look at the
 # differences and decide; what no model explains (a third of the documents) should stop a machine.
 MIN_OVERLAP = 0.6
@@ -35,7 +38,7 @@ async def parity(
     principal: Principal,
     searching: Searching,
 ) -> Parity:
-    """Ask every question of both generations, with the principal's rights, and compare the documents found.
+    """Ask every question of both generations, with the principal's rights, and compare the best documents found.
 
     Documents, not passages: another way of cutting has no passage in common. Raises ``Unavailable`` as retrieval does.
     """
@@ -68,14 +71,14 @@ async def _documents(
     retrieval = await retrieve(
         question,
         principal,
-        RetrievalOptions(collection=collection.name, top_k=TOP_K),
+        RetrievalOptions(collection=collection.name, top_k=TOP_PASSAGES),
         collection=replace(collection, serving=generation),
         embedder=await searching.embedders.of(generation.model),
         sparse=searching.sparse,
         index=searching.index,
         passages=searching.passages,
     )
-    return tuple(dict.fromkeys(passage.document_id for passage in retrieval.passages))
+    return tuple(dict.fromkeys(passage.document_id for passage in retrieval.passages))[:TOP_DOCUMENTS]
 
 
 def _compared(question: str, serving: tuple[str, ...], candidate: tuple[str, ...]) -> QuestionParity:
