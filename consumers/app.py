@@ -108,7 +108,13 @@ class Wiring:
     def outcome_of(self, failure: Failure) -> IndexCommitted | None:
         """The public outcome of a record that goes to the dead letters."""
         at = datetime.now(UTC)
-        return outcomes.failed(failure.record, failure.error, revision=failure.revision, epoch=self.epochs.epoch, at=at)
+        epoch = self.epochs.epoch
+        found = outcomes.failed(failure.record, failure.error, revision=failure.revision, epoch=epoch, at=at)
+        if found is None or found.generation_id is None:
+            return found
+        # Whoever met the record has looked its generation up: what a generation in the making lacks is no outcome.
+        generation = self.resources.catalog.last_seen(found.generation_id)
+        return found if generation is None or generation.reports_outcomes else None
 
     def on_bug(self, error: BaseException) -> None:
         self.bug = self.bug or error

@@ -51,12 +51,13 @@ def failed(
     subject = _subject(record, epoch)
     if subject is None:
         return None
-    key, change, origin, found_revision = subject
+    key, change, origin, found_revision, generation_id = subject
     return IndexCommitted(
         key=key,
         outcome=Outcome.FAILED,
         change=change,
         revision=found_revision if revision is None else revision,
+        generation_id=generation_id,
         event_id=origin.event_id,
         origin=origin,
         reason=error.reason,
@@ -74,7 +75,11 @@ _EVENT_OF: dict[str, type[BulkForwarded] | type[DocumentChunked] | type[Document
 }
 
 
-def _subject(record: Record, epoch: int) -> tuple[DocumentKey, Change | None, Origin, int] | None:
+_Subject = tuple[DocumentKey, Change | None, Origin, int, int | None]
+"""Key, change, origin, revision and, of what was derived for one generation, its id."""
+
+
+def _subject(record: Record, epoch: int) -> _Subject | None:
     """Which document a record is about, as far as it can be read."""
     if record.topic == DOCUMENTS.name:
         return _document_subject(record, epoch)
@@ -87,10 +92,11 @@ def _subject(record: Record, epoch: int) -> tuple[DocumentKey, Change | None, Or
         return None
     if isinstance(event, BulkForwarded) and event.generation_ids is not None:
         return None  # only a generation in the making lacks it; the change itself had its outcome long ago
-    return event.key, None, event.origin, event.revision
+    generation_id = None if isinstance(event, BulkForwarded) else event.generation_id
+    return event.key, None, event.origin, event.revision, generation_id
 
 
-def _document_subject(record: Record, epoch: int) -> tuple[DocumentKey, Change | None, Origin, int] | None:
+def _document_subject(record: Record, epoch: int) -> _Subject | None:
     try:
         key = DocumentKey.parse(record.key or b"")
     except ValueError:
@@ -102,7 +108,7 @@ def _document_subject(record: Record, epoch: int) -> tuple[DocumentKey, Change |
         event_id=_event_id(record) or record.name,
         accepted_at=record.accepted_at,
     )
-    return key, None, origin, revision_of(epoch, record.offset)
+    return key, None, origin, revision_of(epoch, record.offset), None
 
 
 def _event_id(record: Record) -> str | None:

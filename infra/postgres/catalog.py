@@ -88,6 +88,11 @@ class PostgresCatalog:
         self._generations[generation_id] = (time.monotonic(), generation)
         return generation
 
+    def last_seen(self, generation_id: int) -> Generation | None:
+        """The generation as it was when this process last looked at it, however long ago."""
+        _, generation = self._generations.get(generation_id, (0.0, None))
+        return generation
+
     async def collections(self, tenant: str | None = None) -> list[Collection]:
         """Every collection (of a tenant), by tenant and name."""
         names = await self._pool.fetch(

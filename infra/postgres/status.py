@@ -18,7 +18,7 @@ where tenant = $1
 """
 
 # From the moment the broker appended the change until it could be found. A document of several generations counts in
-# the one that serves.
+# the one that serves, and what that one was filled with before it served was no change.
 _FRESHNESS = """
 select percentile_cont(array[0.5, 0.95]) within group (order by
            extract(epoch from m.searchable_at - m.accepted_at) * 1000)
@@ -29,6 +29,7 @@ select percentile_cont(array[0.5, 0.95]) within group (order by
 from manifests m
 join generations g using (generation_id)
 where g.tenant = $1 and g.state = 'serving' and not m.deleted
+  and m.accepted_at > coalesce(g.serving_since, '-infinity')
   and (m.searchable_at > clock_timestamp() - interval '5 minutes'
        or m.embedded_at > clock_timestamp() - interval '5 minutes')
 """
