@@ -4,7 +4,7 @@ Works on a stream: a piece is held back only while it may be the beginning of so
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 # Longest thing that is recognised as one; what is longer is let through as the text that it is.
 MAX_HELD_CHARS = 300
@@ -13,15 +13,29 @@ _CITATION = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*\]")
 _IMAGE = re.compile(r"!\[([^\]\n]*)\]\([^)\n]*\)")
 _LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\n]*)\)")
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL)
-_URL = re.compile(r"\b(?:https?|ftp|data|javascript|file):[^\s<>\"')\]]+", re.IGNORECASE)
+# With a scheme, or what a reader's program would take for an address without one. Programs find ``http://`` inside a
+# word too.
+_URL = re.compile(
+    r"(?:(?:https?|ftp)://|\b(?:https?|ftp|data|javascript|file|mailto):|\bwww\.|(?<![\w:/])//[\w-]+\.)[^\s<>\"')\]]+",
+    re.IGNORECASE,
+)
 _TEMPLATE_MARK = re.compile(r"<\|[^|<>\n]{1,40}\|>")
 # The beginning of any of the above that may be completed by what comes next.
 _OPEN = re.compile(
-    r"(?:!?\[[^\]\n]*(?:\](?:\([^)\n]*)?)?|<[A-Za-z/!|][^<>]*|<|!|\b(?:https?|ftp|data|javascript|file):[^\s<>\"')\]]*"
-    r"|\b(?:h|ht|htt|http|https|f|ft|ftp|d|da|dat|data|j|ja|jav|java|javas|javasc|javascr|javascri|javascrip|javascript"
-    r"|fi|fil|file))$",
+    r"(?:!?\[[^\]\n]*(?:\](?:\([^)\n]*)?)?|<[A-Za-z/!|][^<>]*|<|!"
+    r"|(?:(?:https?|ftp):|\b(?:data|javascript|file|mailto):|\bwww\.|(?<![\w:/])//?)[^\s<>\"')\]]*"
+    r"|h|ht|htt|http|https|f|ft|ftp"
+    r"|\b(?:d|da|dat|data|j|ja|jav|java|javas|javasc|javascr|javascri|javascrip|javascript"
+    r"|fi|fil|file|m|ma|mai|mail|mailt|mailto|w|ww|www))$",
     re.IGNORECASE,
 )
+# What must not be joined with what comes behind something that is taken out.
+_MAY_GO_ON = re.compile(
+    r"(?:[<:/.]|h|ht|htt|http|https|f|ft|ftp|\b(?:d|da|dat|data|j|ja|jav|java|javas|javasc|javascr|javascri|javascrip"
+    r"|javascript|fi|fil|file|m|ma|mai|mail|mailt|mailto|w|ww|www))$",
+    re.IGNORECASE,
+)
+_TAIL_CHARS = 12
 
 
 class Sanitiser:
@@ -38,11 +52,15 @@ class Sanitiser:
         self.removed: set[str] = set()
         """What had to go: ``citation``, ``link``, ``image``, ``html``."""
         self.cited: set[int] = set()
+        self._tail = ""
 
     def feed(self, piece: str) -> str:
         self._held += piece
         opened = _OPEN.search(self._held)
-        end = opened.start() if opened and len(self._held) - opened.start() <= MAX_HELD_CHARS else len(self._held)
+        while opened and len(self._held) - opened.start() > MAX_HELD_CHARS:
+            # Too long to be one: but something else may have begun inside it.
+            opened = _OPEN.search(self._held, opened.start() + 1)
+        end = opened.start() if opened else len(self._held)
         ready, self._held = self._held[:end], self._held[end:]
         return self._clean(ready)
 
@@ -56,10 +74,23 @@ class Sanitiser:
         text = _LINK.sub(self._link, text)
         text = _TAG.sub(self._drop("html"), text)
         text = _URL.sub(self._url, text)
-        return _CITATION.sub(self._citation, text)
+        text = _CITATION.sub(self._citation, text)
+        self._tail = (self._tail + text)[-_TAIL_CHARS:]
+        return text
 
-    def _drop(self, what: str) -> "_Dropper":
-        return _Dropper(self.removed, what)
+    def _drop(self, what: str) -> Callable[[re.Match[str]], str]:
+        def drop(match: re.Match[str]) -> str:
+            self.removed.add(what)
+            return self._gap(match)
+
+        return drop
+
+    def _gap(self, match: re.Match[str]) -> str:
+        """What stands where something was taken out: what was apart must not grow together to something new, as
+        ``<<b>script>`` would.
+        """
+        before = self._tail + match.string[: match.start()]
+        return " " if _MAY_GO_ON.search(before[-_TAIL_CHARS:]) else ""
 
     def _link(self, match: re.Match[str]) -> str:
         # The words stay; a number in brackets before a parenthesis is a citation all the same.
@@ -83,13 +114,4 @@ class Sanitiser:
         if len(known) < len(set(numbers)):
             self.removed.add("citation")
         self.cited.update(known)
-        return "".join(f"[{number}]" for number in known)
-
-
-class _Dropper:
-    def __init__(self, removed: set[str], what: str) -> None:
-        self._removed, self._what = removed, what
-
-    def __call__(self, match: re.Match[str]) -> str:
-        self._removed.add(self._what)
-        return ""
+        return "".join(f"[{number}]" for number in known) or self._gap(match)

@@ -61,7 +61,7 @@ class OllamaGenerator:
             TransientError: cut off, stalled or unfinished after some text; another attempt starts from nothing.
             PermanentError: ``not-a-generator``, ``model-refused``.
         """
-        deadline = self._patience.deadline()
+        deadline, pieces = self._patience.deadline(), 0
         with self._breaker.attempt() as attempt:
             await self.check()
             await self._loaded(deadline)
@@ -74,8 +74,10 @@ class OllamaGenerator:
                     async for part in self._patience.follow(parts, server="ollama", deadline=deadline):
                         attempt.answered()
                         if part.message.content:
+                            pieces += 1
                             yield part.message.content
-                        if part.done:
+                        # A piece has at least one token: a server that goes on beyond the limit is left.
+                        if part.done or pieces >= max_tokens:
                             return
             raise TransientError("ollama broke off in the middle of an answer")
 

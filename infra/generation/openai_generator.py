@@ -46,7 +46,7 @@ class OpenAiGenerator:
             "temperature": TEMPERATURE,
             "stream": True,
         }
-        deadline = self._patience.deadline()
+        deadline, pieces = self._patience.deadline(), 0
         with self._breaker.attempt() as attempt, openai_errors(self._model):
             async with aclosing(self._events(body)) as events:
                 async for event in self._patience.follow(events, server="openai", deadline=deadline):
@@ -54,7 +54,11 @@ class OpenAiGenerator:
                     if event == DONE:
                         return
                     if text := _text(json.loads(event)):
+                        pieces += 1
                         yield text
+                    # A piece has at least one token: a server that goes on beyond the limit is left.
+                    if pieces >= max_tokens:
+                        return
             raise TransientError("openai broke off in the middle of an answer")
 
     async def close(self) -> None:
