@@ -40,6 +40,8 @@ NOTICE_S = 0.5
 # For requests in flight, streams' closing words included; the launcher's patience is 15 s.
 SHUTDOWN_S = 8
 LAG_CACHE_S = 1.0
+# A database that says nothing for this long is down, as far as a request is concerned: 503 within a second.
+PATIENCE_S = 0.9
 
 
 async def serve(settings: Settings) -> None:
@@ -49,7 +51,7 @@ async def serve(settings: Settings) -> None:
         PermanentError: a setting is missing.
         Unavailable: a dependency is not there at the start.
     """
-    async with open_resources(settings, want=WANTED) as resources:
+    async with open_resources(settings, want=WANTED, patience_s=PATIENCE_S) as resources:
         closing = asyncio.Event()
         edge = edge_of(settings, resources, closing)
         await _warm_up(edge, settings.tenant)

@@ -150,10 +150,13 @@ class Resources:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings, *, want: Collection[str] = ()) -> AsyncIterator[Resources]:
+async def open_resources(
+    settings: Settings, *, want: Collection[str] = (), patience_s: float | None = None
+) -> AsyncIterator[Resources]:
     """Open what a process needs; on leaving, close it in reverse order. The database is migrated by then.
 
-    ``want`` holds names of ``OPENERS``; names of stores that are always there may be among them.
+    ``want`` holds names of ``OPENERS``; names of stores that are always there may be among them. ``patience_s`` bounds
+    single reads of the database, where somebody waits for the answer.
 
     Raises:
         Unavailable: a dependency does not answer.
@@ -164,7 +167,9 @@ async def open_resources(settings: Settings, *, want: Collection[str] = ()) -> A
     if not settings.postgres_dsn:
         raise PermanentError("postgres-not-configured", "give LEAT_POSTGRES_DSN, or start everything with `leat up`")
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(await open_pool(settings.postgres_dsn, settings.postgres_pool_size))
+        pool = await stack.enter_async_context(
+            await open_pool(settings.postgres_dsn, settings.postgres_pool_size, patience_s=patience_s)
+        )
         opening = Opening(settings, pool, stack)
         for name in OPENERS:
             if name in want:

@@ -17,7 +17,8 @@ from streams.model import Candidates, FloatVector, IndexScope, Point, SparseVect
 RECONNECT_S = 1.0
 RECONNECT_PAUSE_S = 0.05
 
-SEARCH_TIMEOUT_S = 5.0
+# A search takes milliseconds; an index that is silent for this long is down, as far as a question is concerned.
+SEARCH_TIMEOUT_S = 1.0
 WRITE_TIMEOUT_S = 30.0
 # Deleting a generation of a million points, or creating a space on a slow disk.
 LONG_TIMEOUT_S = 600.0
@@ -117,7 +118,7 @@ class RemoteIndex:
         return list(zip(wire.unpack_ids(ids), embedded, strict=True))
 
     async def count(self, space: str, generation_id: int) -> int:
-        return int(await self._call("count", SEARCH_TIMEOUT_S, space=space, generation_id=generation_id))
+        return int(await self._call("count", WRITE_TIMEOUT_S, space=space, generation_id=generation_id))
 
     async def _call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         try:

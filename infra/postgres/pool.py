@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,6 +13,8 @@ from streams.errors import PermanentError, TransientError, Unavailable
 
 Row: TypeAlias = asyncpg.Record
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+T = TypeVar("T")
 
 DEPENDENCY = "postgres"
 # A request that finds every connection busy for this long is one too many: say so at once, so that load is shed.
@@ -69,8 +71,10 @@ def translated() -> Iterator[None]:
 class Pool:
     """Connections to one database. All errors that leave its context managers are ours."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, patience_s: float | None = None) -> None:
         self._pool = pool
+        self._patience_s = patience_s
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -95,16 +99,25 @@ class Pool:
             yield connection
 
     async def fetch(self, sql: str, *values: Any) -> list[Row]:
-        async with self.connection() as connection:
-            return await connection.fetch(sql, *values)
+        async def read() -> list[Row]:
+            async with self.connection() as connection:
+                return await connection.fetch(sql, *values)
+
+        return await self._patiently(read())
 
     async def fetchrow(self, sql: str, *values: Any) -> Row | None:
-        async with self.connection() as connection:
-            return await connection.fetchrow(sql, *values)
+        async def read() -> Row | None:
+            async with self.connection() as connection:
+                return await connection.fetchrow(sql, *values)
+
+        return await self._patiently(read())
 
     async def fetchval(self, sql: str, *values: Any) -> Any:
-        async with self.connection() as connection:
-            return await connection.fetchval(sql, *values)
+        async def read() -> Any:
+            async with self.connection() as connection:
+                return await connection.fetchval(sql, *values)
+
+        return await self._patiently(read())
 
     async def execute(self, sql: str, *values: Any) -> int:
         """Run one statement; returns the number of rows it touched."""
@@ -115,6 +128,33 @@ class Pool:
         """Run one statement once per row, in order, in one round trip and one transaction."""
         async with self.connection() as connection:
             await connection.executemany(sql, rows)
+
+    async def _patiently(self, reading: Coroutine[Any, Any, T]) -> T:
+        """Wait no longer than this pool's patience. Giving a connection of a silent server back takes seconds more:
+        nobody waits for that.
+        """
+        if self._patience_s is None:
+            return await reading
+        task = asyncio.ensure_future(reading)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._patience_s)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if done:
+            return task.result()
+        self._abandon(task)
+        raise Unavailable(DEPENDENCY, f"no answer within {self._patience_s:g} s", retry_after_s=1.0)
+
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        def forget(task: asyncio.Task[Any]) -> None:
+            self._abandoned.discard(task)
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not complain
+
+        self._abandoned.add(task)
+        task.add_done_callback(forget)
+        task.cancel()
 
     async def close(self) -> None:
         """Wait for connections in use, at most 3 s, then cut them off."""
@@ -130,8 +170,10 @@ class Pool:
         await self.close()
 
 
-async def open_pool(dsn: str, size: int = 8, *, application: str = "leat") -> Pool:
+async def open_pool(dsn: str, size: int = 8, *, application: str = "leat", patience_s: float | None = None) -> Pool:
     """Connect. Connections beyond the first are opened when needed and closed after five idle minutes.
+
+    ``patience_s``: reads outside a transaction give up after this long, for callers that somebody waits for.
 
     Raises:
         Unavailable: the server does not answer, or refuses us; the message says which.
@@ -155,7 +197,7 @@ async def open_pool(dsn: str, size: int = 8, *, application: str = "leat") -> Po
                 "jit": "off",
             },
         )
-    return Pool(pool)
+    return Pool(pool, patience_s=patience_s)
 
 
 async def _prepare_connection(connection: Any) -> None:

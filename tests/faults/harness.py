@@ -173,6 +173,23 @@ class Leat:
             acknowledged.append(self.ledger.add(entry))
         return acknowledged
 
+    async def tombstone(self, document_id: str) -> Acknowledged:
+        """Publish a bare null: a deletion in the language of compaction."""
+        topic = prefixed(DOCUMENTS.name, self.settings.topic_prefix)
+        at = await self.producer.send_and_wait(topic, None, key=self.key(document_id).encode())
+        event_id = f"{DOCUMENTS.name}/{at.partition}/{at.offset}"
+        return self.ledger.add(Acknowledged(self.key(document_id), event_id, Change.DELETE, at.partition, at.offset))
+
+    async def visible(self, document_id: str) -> bool:
+        """Whether a search with every right could show anything of a document: what hydration asks."""
+        rows = await self.pool.fetch(
+            "select 1 from documents d join manifests m using (document_key) join passages p"
+            " on p.document_key = d.document_key and p.generation_id = m.generation_id"
+            " where d.document_id = $1 and not d.deleted and m.applied_revision > d.invisible_upto limit 1",
+            document_id,
+        )
+        return bool(rows)
+
     async def burst(self, name: str, size: int = 200) -> list[Acknowledged]:
         """Mixed changes of a quarter as many documents: edits, deletions, re-creations, permissions."""
         documents = [f"{name}-{number}.md" for number in range(max(1, size // 4))]

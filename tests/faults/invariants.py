@@ -89,7 +89,7 @@ async def committed_too_far(leat: Leat) -> list[Violation]:
     chunked: dict[DocumentKey, int] = {}
     done = await _committed(leat, INDEXER.group_of(CHUNKS, leat.settings.topic_prefix), CHUNKS)
     found = []
-    for record in await _read(leat, CHUNKS):
+    for record in await read(leat, CHUNKS):
         event = DocumentChunked.model_validate_json(record.value)
         chunked[event.key] = max(chunked.get(event.key, -1), event.revision)
         if record.offset < done[record.partition] and applied.get(event.key, -1) < event.revision:
@@ -188,7 +188,7 @@ async def _access(leat: Leat) -> list[tuple[str, str]]:
 
 async def _outcomes(leat: Leat) -> dict[str, set[str]]:
     said = defaultdict(set)
-    for record in await _read(leat, INDEX_COMMITS):
+    for record in await read(leat, INDEX_COMMITS):
         outcome = IndexCommitted.model_validate_json(record.value)
         said[outcome.event_id].add(outcome.outcome.value)
     return said
@@ -197,14 +197,14 @@ async def _outcomes(leat: Leat) -> dict[str, set[str]]:
 async def _letters(leat: Leat) -> Counter[tuple[int, int]]:
     """Dead letters per record of the documents topic, wherever its derived records died."""
     found: Counter[tuple[int, int]] = Counter()
-    for record in await _read(leat, DEAD_LETTERS):
+    for record in await read(leat, DEAD_LETTERS):
         named = dict(record.headers)
         if named[headers.DEAD_TOPIC].decode() == DOCUMENTS.name:
             found[int(named[headers.DEAD_PARTITION]), int(named[headers.DEAD_OFFSET])] += 1
     return found
 
 
-async def _read(leat: Leat, topic: Topic) -> list[Any]:
+async def read(leat: Leat, topic: Topic) -> list[Any]:
     """Every record of a topic."""
     name = prefixed(topic.name, leat.settings.topic_prefix)
     consumer = AIOKafkaConsumer(

@@ -69,3 +69,22 @@ async def test_deletion_is_carried_out_though_only_its_permissions_were_known_af
     await leat.settled()
     assert not (broken := await check(leat)), listed(broken)
     assert not await leat.pool.fetch("select 1 from passages where text like '%of gone.md never%'")
+
+
+async def test_committing_before_the_effect_would_lose_changes(
+    services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The teeth of this file: the same kill, with the offsets committed first."""
+    async with installation(services, tmp_path_factory.mktemp("teeth")) as leat:
+        leat.start("index")
+        leat.start("pipeline", sabotage="commit_first")
+        await leat.change("warm-up.md")
+        await leat.settled()
+        obeyed = leat.order("pipeline", "consumed")
+        await leat.burst("lost", 40)
+        await eventually(lambda: not obeyed.exists(), what="pass of consumed")
+        assert await leat.running["pipeline"].ended() == -9
+        assert {"V7"} <= {violation.invariant for violation in await committed_too_far(leat)}
+        leat.restart("pipeline")
+        await leat.settled()
+        assert {"V1", "V8"} <= {violation.invariant for violation in await check(leat)}

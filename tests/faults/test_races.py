@@ -1,0 +1,161 @@
+"""Old work that comes late: zombies (A06), deletions among late changes (A04), replayed dead letters (A12)."""
+
+import hashlib
+import statistics
+import time
+from collections.abc import AsyncIterator
+from signal import SIGCONT
+
+import pytest
+import pytest_asyncio
+
+from infra.blobs import FolderBlobStore
+from infra.kafka.connection import connection_kwargs
+from infra.kafka.dead_letters import KafkaDeadLetters
+from schemas.documents import Change, ContentReference, DocumentChanged
+from schemas.pipeline import IndexCommitted, Outcome
+from schemas.topics import DEAD_LETTERS, DOCUMENTS, INDEX_COMMITS, prefixed
+from tests.faults.harness import Leat, eventually, installation
+from tests.faults.invariants import check, listed, read
+from tests.faults.oracle import Acknowledged
+from tests.faults.orders import Fault
+from tests.services import Services
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+ZOMBIES = 5
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def leat(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Leat]:
+    folder = tmp_path_factory.mktemp("races")
+    async with installation(services, folder, kafka_session_timeout_ms=1500) as running:
+        running.start("index")
+        yield running
+
+
+async def a_zombie_writes(leat: Leat, sabotage: str | None = None) -> list[Acknowledged]:
+    """One process stops between reading the fence and writing; another finishes v2; then the first goes on."""
+    leat.start("pipeline", sabotage=sabotage)
+    names = [f"zombie-{number}.md" for number in range(ZOMBIES)]
+    await leat.change("warm-up.md")
+    await leat.settled()
+    obeyed = leat.order("pipeline", "fence-read", 1, Fault.STOP)
+    await leat.changes([(name, Change.UPSERT, None, "") for name in names])
+    await eventually(lambda: not obeyed.exists(), what="stop at the fence")
+    leat.start("pipeline-2", ("chunker", "embedder", "indexer", "recorder"))
+    second = await leat.changes([(name, Change.UPSERT, None, "") for name in names])
+    wanted = {entry.key.document_id: entry.revision for entry in second}
+
+    async def applied() -> bool:
+        rows = await leat.pool.fetch(
+            "select document_id, applied_revision from manifests join documents using (document_key)"
+        )
+        found = {row["document_id"]: row["applied_revision"] for row in rows}
+        return all(found.get(name, -1) >= revision for name, revision in wanted.items())
+
+    await eventually(applied, what="second revision")
+    leat.running["pipeline"].signal(SIGCONT)
+    return second
+
+
+async def said_superseded(leat: Leat) -> int:
+    records = [IndexCommitted.model_validate_json(record.value) for record in await read(leat, INDEX_COMMITS)]
+    return sum(record.outcome is Outcome.SUPERSEDED for record in records)
+
+
+async def test_zombie_that_wakes_up_after_its_successor_changes_nothing(leat: Leat) -> None:
+    await a_zombie_writes(leat)
+
+    async def refused() -> bool:
+        return await said_superseded(leat) >= 1
+
+    await eventually(refused, what="refusal of the fence")
+    await leat.settled()
+    assert not (broken := await check(leat)), listed(broken)
+
+
+async def test_without_the_fence_the_zombie_wins(leat: Leat) -> None:
+    await a_zombie_writes(leat, sabotage="no_fence")
+
+    async def went_back() -> bool:
+        return bool(await leat.pool.fetch("select 1 from went_back"))
+
+    await eventually(went_back, what="manifest that went back")
+    await leat.settled()
+    assert "V5" in {violation.invariant for violation in await check(leat)}
+
+
+async def test_deletions_hold_whatever_comes_late(leat: Leat) -> None:
+    """A04: per round an upsert, a deletion, a late upsert, a bare tombstone, a deletion of nothing, interleaved."""
+    leat.start("pipeline")
+    for round_ in range(20):
+        wanted = []
+        for number in range(5):
+            name = f"race-{round_}-{number}.md"
+            steps = [Change.UPSERT, Change.DELETE, Change.UPSERT, Change.DELETE, Change.UPSERT][: 2 + number]
+            wanted += [(name, change, None, "") for change in steps]
+        leat.random.shuffle(wanted)
+        await leat.changes(wanted)
+        await leat.tombstone(f"race-{round_}-{leat.random.randrange(5)}.md")
+        await leat.tombstone(f"never-there-{round_}.md")
+    await leat.settled()
+    assert not (broken := await check(leat)), listed(broken)
+    assert not await leat.pool.fetch("select 1 from passages p join documents d using (document_key) where d.deleted")
+
+
+async def test_deletion_is_invisible_within_half_a_second(leat: Leat) -> None:
+    """V4, idle: from the acknowledgement to the moment that no search could show the text."""
+    leat.start("pipeline")
+    names = [f"quick-{number}.md" for number in range(20)]
+    await leat.changes([(name, Change.UPSERT, None, "") for name in names])
+    await leat.settled()
+    took = []
+    for name in names:
+        await leat.change(name, Change.DELETE)
+        accepted = time.perf_counter()
+
+        async def invisible(name: str = name) -> bool:
+            return not await leat.visible(name)
+
+        await eventually(invisible, pause_s=0.002)
+        took.append(time.perf_counter() - accepted)
+    p95 = statistics.quantiles(took, n=20)[-1]
+    print(f"deletion accepted to invisible: p50 {statistics.median(took) * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
+    assert p95 <= 0.5
+
+
+async def test_replayed_dead_letters_end_as_if_nothing_had_failed_and_never_beat_what_is_newer(leat: Leat) -> None:
+    """A12: contents are missing, so everything is buried; half is published anew; then all is replayed, twice."""
+    leat.start("pipeline")
+    blobs = FolderBlobStore(leat.folder / "blobs")
+    texts = {f"late-{number}.md": f"# Late {number}\n\nThe canary says tok{number:012x}." for number in range(10)}
+    topic = prefixed(DOCUMENTS.name, leat.settings.topic_prefix)
+    for number, (name, text) in enumerate(texts.items()):
+        reference = ContentReference(sha256=hashlib.sha256(text.encode()).hexdigest(), size_bytes=len(text.encode()))
+        event = DocumentChanged(content_reference=reference, event_id=f"late-{number}", content_type="text/markdown")
+        value = event.model_dump_json(exclude_none=True).encode()
+        at = await leat.producer.send_and_wait(topic, value, key=leat.key(name).encode())
+        leat.ledger.add(
+            Acknowledged(leat.key(name), f"late-{number}", Change.UPSERT, at.partition, at.offset, f"tok{number:012x}")
+        )
+    await leat.settled()
+    letters = await read(leat, DEAD_LETTERS)
+    assert len(letters) == len(texts)
+    await leat.changes([(name, Change.UPSERT, None, "") for name in list(texts)[:5]])
+    await leat.settled()
+    for text in texts.values():
+        await blobs.put("default", text.encode())
+    desk = KafkaDeadLetters(connection_kwargs(leat.settings), leat.settings.topic_prefix)
+    try:
+        for _ in range(2):
+            for letter in letters:
+                await desk.retry(letter.partition, letter.offset)
+            await leat.settled()
+    finally:
+        await desk.close()
+    broken = [one for one in await check(leat) if one.detail != "a good record is a dead letter"]
+    broken = [one for one in broken if not (one.invariant == "V8" and "failed" in one.detail)]
+    assert not broken, listed(broken)
+    open_letters = await leat.pool.fetch("select 1 from dead_letters where resolved_at is null")
+    assert open_letters == []
