@@ -29,8 +29,8 @@ lint: .venv/.ready-dev ## Check style, types and imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: .venv/.ready-dev ## Measure; each file in benchmarks/ prints its figures
-	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: .venv/.ready-dev ## Measure; every file in benchmarks/ is a command with options (python -m benchmarks.NAME --help)
+	@for name in embed text index load search stream; do echo "== bench_$$name"; $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
 faults: .venv/.ready ## Show recovery from a killed process (the fault campaigns come with tests/faults)
 	@$(BIN)/leat demo --data "$(DATA)"
