@@ -14,7 +14,7 @@ from typing import Any
 
 from faststream.kafka import KafkaBroker, KafkaRouter
 
-from consumers import answerer, chunker, embedder, generation_upkeep, indexer, recorder
+from consumers import answerer, chunker, embedder, generation_upkeep, indexer, liveness, recorder
 from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
@@ -31,11 +31,13 @@ from infra.kafka.epochs import current_epoch, log_identity
 from infra.kafka.log_scan import KafkaLogScanner
 from infra.kafka.partitioning import home_partition
 from infra.kafka.security import faststream_security
+from infra.local.alive import alive_file
 from infra.postgres.audit import PostgresIndexAudit
 from infra.postgres.catalog import CACHE_S
 from infra.postgres.crashes import PostgresCrashCounter
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
+from infra.telemetry import serving_metrics
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
 from streams import outcomes
@@ -140,9 +142,10 @@ async def run(roles: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with wired(roles, settings, stop) as wiring:
-        log.info("consumers_started", extra={"roles": list(roles)})
-        await stop.wait()
+    with serving_metrics(settings.host, settings.metrics_port):
+        async with wired(roles, settings, stop) as wiring:
+            log.info("consumers_started", extra={"roles": list(roles)})
+            await stop.wait()
     log.info("consumers_stopped", extra={"roles": list(roles)})
     if wiring.bug is not None:
         raise StoppedByBug(str(wiring.bug)) from wiring.bug
@@ -170,6 +173,7 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
                 broker.include_router(_ROUTERS[role](wiring))
         await broker.start()
         tasks = [asyncio.create_task(work) for role in roles for work in _upkeep(role, wiring)]
+        tasks.append(asyncio.create_task(_stay_alive(wiring)))
         for task in tasks:
             task.add_done_callback(wiring.on_done)
         try:
@@ -291,6 +295,7 @@ def _jobs(wiring: Wiring) -> JobRunner:
                 passages=resources.passages,
             ),
             epochs=wiring.epochs,
+            lag=resources.lag.read,
             announce_s=KNOWN_AFTER_S,
         ),
         outbox=outbox,
@@ -353,8 +358,20 @@ async def _forget_jobs(resources: Resources) -> None:
     await resources.jobs.forget_finished(older_than_s=FORGET_AFTER_S)
 
 
+async def _stay_alive(wiring: Wiring) -> None:
+    """Stop the process when its consumers stand still; touch its file while they do not."""
+    settings = wiring.settings
+    await liveness.watch(
+        list(wiring.deliveries.values()),
+        progress=wiring.resources.lag,
+        alive_file=alive_file(settings.data_dir, settings.instance_id) if settings.instance_id else None,
+        longest_batch_s=settings.kafka_max_poll_interval_ms / 1000,
+        on_stalled=wiring.on_bug,
+    )
+
+
 def _wanted(roles: Sequence[str]) -> set[str]:
-    return {part for role in roles for part in _NEEDS[role]}
+    return {part for role in roles for part in _NEEDS[role]} | {"lag"}
 
 
 _NEEDS: dict[str, set[str]] = {

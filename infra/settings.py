@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     api_url: str | None = Field(
         None, description="Where the command line finds a Leat that runs elsewhere. Unset: run.json says it."
     )
+    metrics_port: int | None = Field(
+        None, description="Where a consumer process serves Prometheus metrics; one each. The API has `/metrics` anyway."
+    )
     answer_timeout_s: float = Field(60.0, description="An answer that is not finished by then ends as failed.")
     first_token_timeout_s: float = Field(
         10.0, description="Longest wait for a loaded model's first token; more where large models run on a CPU."

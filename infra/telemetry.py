@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from streams.errors import PermanentError
+
 _bound: ContextVar[dict[str, Any]] = ContextVar("bound_log_fields", default={})  # noqa: B039 - never changed in place
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -83,3 +85,27 @@ def metrics_page() -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     return generate_latest(), CONTENT_TYPE_LATEST
+
+
+@contextmanager
+def serving_metrics(host: str, port: int | None) -> Iterator[None]:
+    """Serve the process's metrics over HTTP from a thread, for as long as the context lasts. None: not at all.
+
+    Raises:
+        PermanentError: ``metrics-port-taken``.
+    """
+    if port is None:
+        yield
+        return
+    from prometheus_client import start_http_server
+
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise PermanentError("metrics-port-taken", f"{host}:{port}: {error}; give another LEAT_METRICS_PORT") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
