@@ -39,8 +39,10 @@ log = logging.getLogger(__name__)
 
 # Documents on their way at once: enough to keep every stage busy, few enough that a pause is soon a pause.
 WINDOW = 256
-# A document that has not arrived by then has become a dead letter, or waits behind an outage; it is looked after later.
+# A document that has not arrived by then, with nothing before it in the bulk lane, got lost; it is looked after later.
 PATIENCE_S = 20.0
+# The bulk lane may never be empty: somebody may load for days. Then what is missing is sent again all the same.
+LONGEST_PATIENCE_S = 900.0
 LOOK_EVERY_S = 0.25
 REPORT_EVERY_S = 1.0
 # Without any movement for this long, what is missing is sent once more; after so many rounds it is reported instead.
@@ -69,6 +71,8 @@ class ReindexerParts:
     log_reader: LogReader
     searching: Searching
     epochs: EpochWatch
+    lag: Callable[[], Awaitable[Mapping[str, int]]]
+    """Records that each consumer group has still to read."""
     announce_s: float
     """After this long every chunker knows of a new generation."""
 
@@ -176,7 +180,7 @@ class Reindexer:
                 del run.in_flight[key]
             if arrived:
                 run.moved_at = time.monotonic()
-            elif time.monotonic() - run.moved_at > PATIENCE_S:
+            elif await self._is_lost(time.monotonic() - run.moved_at, PATIENCE_S):
                 run.in_flight.clear()
                 run.moved_at = time.monotonic()
             if len(run.in_flight) > leave:
@@ -193,7 +197,7 @@ class Reindexer:
                 return
             if missing != last:
                 last, moved_at = missing, time.monotonic()
-            elif time.monotonic() - moved_at > STALLED_S * 2**rounds:
+            elif await self._is_lost(time.monotonic() - moved_at, STALLED_S * 2**rounds):
                 if rounds == MAX_ROUNDS:
                     log.warning("generation_incomplete", extra={"job_id": run.claim.job.job_id, "missing": missing})
                     return
@@ -218,6 +222,13 @@ class Reindexer:
             if len(items) < RESENT_AT_ONCE:
                 return
             after = items[-1].key.document_id
+
+    async def _is_lost(self, still_for_s: float, patience_s: float) -> bool:
+        """Whether what has not moved for so long is not simply on its way."""
+        if still_for_s < patience_s:
+            return False
+        on_its_way = sum(lag for group, lag in (await self._parts.lag()).items() if ".bulk" in group)
+        return not on_its_way or still_for_s > LONGEST_PATIENCE_S
 
     async def _compare(self, run: _Run) -> tuple[Parity, Collection]:
         generation = run.generation
