@@ -1,10 +1,10 @@
 """How sure an answer is: a probability that the passages hold what was asked.
 
 A logistic function of few features. ``benchmarks/bench_answers.py`` asks each question of the collection that holds
-its answer and of one about something else, prints the reliability on one half of the questions and fits weights on the
-other (``--fit``). Those below were set by hand before that was run; a fit did about as well on the held-out half of four
-sets (xquad in three languages, faquad), where at 0.5 2.4 % of the answerable questions are refused and 97.4 % of the
-others.
+its answer and of one about something else, prints the reliability on one half of the questions and fits weights on
+the other (``--fit``). Those below were set by hand before that was run; a fit did about as well on the held-out half
+of four sets (xquad in three languages, faquad), where at 0.5 2.4 % of the answerable questions are refused and 97.4 %
+of the others.
 """
 
 import math
