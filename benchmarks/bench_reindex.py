@@ -66,9 +66,11 @@ class Questions:
         began = time.perf_counter()
         try:
             response = await client.get("/api/v1/search", params={"q": question})
-            response.raise_for_status()
         except httpx.HTTPError as error:
-            self.asked.failed.append(f"{type(error).__name__} {error}"[:120])
+            self.asked.failed.append(type(error).__name__)
+            return
+        if response.is_error:
+            self.asked.failed.append(f"{response.status_code} {response.json().get('detail')}")
             return
         self.asked.took_ms.append((time.perf_counter() - began) * 1000)
         self.asked.generations.add(response.json()["generation"])
@@ -87,6 +89,9 @@ def main() -> None:
             archive.extractall(docs, members=members, filter="data")
         with leat(docs, embedder=arguments.embedder) as running:
             wait_until_loaded(running, len(members))
+            idle = Questions(running, arguments.rate)
+            time.sleep(5.0)
+            tell("nothing else going on:", idle.stop(), arguments.rate)
             peak = Peak(running)
             measure(running, "same settings, cached vectors", {}, arguments.rate)
             measure(running, "half the passage size, new vectors", {"chunk_tokens": 120}, arguments.rate)
@@ -133,14 +138,17 @@ def measure(running: Running, name: str, body: dict[str, Any], rate: float, *, k
     print(f"  switch {there['took_ms']:.0f} ms, switch back {back['took_ms']:.0f} ms")
     if questions:
         time.sleep(1.0)
-        asked = questions.stop()
-        print(
-            f"  asked {len(asked.took_ms)} at {rate:.0f}/s: failed {len(asked.failed)}, "
-            f"p50 {percentile(asked.took_ms, 0.5):.1f} ms, p95 {percentile(asked.took_ms, 0.95):.1f} ms"
-        )
-        for error in asked.failed[:3]:
-            print(f"    {error}")
+        tell(" ", questions.stop(), rate)
     running.api.delete(f"{path}/{number}").raise_for_status()
+
+
+def tell(when: str, asked: Asked, rate: float) -> None:
+    print(
+        f"{when} asked {len(asked.took_ms)} at {rate:.0f}/s: failed {len(asked.failed)}, "
+        f"p50 {percentile(asked.took_ms, 0.5):.1f} ms, p95 {percentile(asked.took_ms, 0.95):.1f} ms"
+    )
+    for error in sorted(set(asked.failed))[:3]:
+        print(f"    {asked.failed.count(error)} x {error}")
 
 
 def wait_for_job(running: Running, job_id: str) -> dict[str, Any]:
