@@ -147,7 +147,8 @@ async def test_a_model_streams_through_the_api_and_cites_only_what_was_retrieved
 
 async def test_a_model_that_is_down_leaves_the_passages(site: Site) -> None:
     site.words(20)
-    for faults in (Faults(status=503), Faults(hang_before_headers=True)):
+    # One that hangs is found out after the wait for its first token, which is 1.5 s here.
+    for faults, within_s in ((Faults(status=503), 2.0), (Faults(hang_before_headers=True), 6.0)):
         site.model.faults = faults
         async with site.apis[0].client() as client:
             started = time.perf_counter()
@@ -156,7 +157,7 @@ async def test_a_model_that_is_down_leaves_the_passages(site: Site) -> None:
         assert (answer["degraded"], answer["degraded_reason"]) == (True, "generator-unavailable")
         assert "nine years" in answer["sources"][0]["text"]
         assert "nine years" in answer["answer"]
-        assert took_s < 2.0
+        assert took_s < within_s
     site.model.faults = Faults()
 
 
