@@ -100,6 +100,20 @@ class ConsumerSettings:
     max_poll_interval_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where a subscription stands; liveness looks at it."""
+
+    group: str
+    topic: str
+    partitions: frozenset[int]
+    """Those that are this process's now."""
+    busy_since: float | None
+    """Loop time at which the batch in hand was taken; None: it waits for records."""
+    held: bool
+    """It waits for a dependency, or for work that goes on beside the batches."""
+
+
 class Delivery:
     """Subscribes handlers of one stage, and turns how they end into fates."""
 
@@ -126,8 +140,8 @@ class Delivery:
         # What the handler of a topic said last about work that it still holds: a record that fails says nothing of it.
         self._held: dict[str, Mapping[int, int]] = {}
         self._handlers: dict[str, Handler] = {}
-        self.moved_at: dict[str, float] = {}
-        """Loop time at which each topic last moved forward; liveness looks at it."""
+        self._subscribers: dict[str, Any] = {}
+        self._busy_since: dict[str, float] = {}
 
     def subscribe(
         self,
@@ -150,7 +164,7 @@ class Delivery:
                 on_assigned(partitions)
 
         interactive = subscription.urgency is Urgency.INTERACTIVE
-        router.subscriber(
+        subscriber = router.subscriber(
             name,
             batch=True,
             # A group per stage and topic: a rebalance of one lane does not stop the others.
@@ -169,7 +183,26 @@ class Delivery:
             parser=_keep_raw,
             decoder=_as_batch,
             listener=_Assignments(assigned),
-        )(on_batch)
+        )
+        subscriber(on_batch)
+        self._subscribers[subscription.topic.name] = subscriber
+
+    def subscriptions(self) -> list[Work]:
+        """Where each subscription stands now."""
+        found = []
+        for topic in self._stage.reads:
+            consumer = getattr(self._subscribers.get(topic.name), "consumer", None)
+            mine = frozenset(tp.partition for tp in consumer.assignment()) if consumer is not None else frozenset()
+            found.append(
+                Work(
+                    group=self._stage.group_of(topic, self._settings.prefix),
+                    topic=prefixed(topic.name, self._settings.prefix),
+                    partitions=mine,
+                    busy_since=self._busy_since.get(topic.name),
+                    held=topic.name in self._holds or bool(self._held.get(topic.name)),
+                )
+            )
+        return found
 
     def handler_of(self, topic: Topic) -> Handler:
         """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
@@ -186,6 +219,7 @@ class Delivery:
     async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
         topic = subscription.topic.name
         records = [_record(raw, topic) for raw in batch.raw]
+        self._busy_since[topic] = asyncio.get_running_loop().time()
         async with self._lanes.turn(subscription.urgency):
             try:
                 passing("consumed")
@@ -205,7 +239,8 @@ class Delivery:
                 self._on_bug(error)
             else:
                 self._holds.pop(topic, None)
-                self.moved_at[topic] = asyncio.get_running_loop().time()
+            finally:
+                self._busy_since.pop(topic, None)
 
     async def _commit_later(self, batch: "_Batch", later: Awaitable[Mapping[int, int]]) -> None:
         """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""

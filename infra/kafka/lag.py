@@ -1,5 +1,7 @@
 """How many records each consumer group of ours has still to read."""
 
+from collections.abc import Iterable
+
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -43,6 +45,23 @@ class GroupLag:
         except (KafkaError, OSError) as error:
             await self.close()
             raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
+
+    async def of(self, group: str, topic: str, partitions: Iterable[int]) -> tuple[int, int]:
+        """How far a group is on some partitions: sum of its committed offsets, and how many records follow them.
+
+        Raises:
+            Unavailable: the brokers do not answer.
+        """
+        try:
+            admin, consumer = await self._open()
+            tps = [TopicPartition(topic, n) for n in sorted(partitions)]
+            ends, firsts = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
+            committed = await admin.list_consumer_group_offsets(group, partitions=tps)
+        except (KafkaError, OSError) as error:
+            await self.close()
+            raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
+        at = {tp: max(firsts[tp], committed[tp].offset if tp in committed else -1) for tp in tps}
+        return sum(at.values()), sum(max(0, ends[tp] - at[tp]) for tp in tps)
 
     async def close(self) -> None:
         admin, consumer = self._admin, self._consumer

@@ -110,7 +110,13 @@ class _Launcher:
             with self._progress.step("Starting Leat"):
                 tasks += [
                     asyncio.create_task(supervise(unit, say=self._say_death, changed=self._write_run_file))
-                    for unit in (*self._dependencies.ours, *self._roles)
+                    for unit in self._dependencies.ours
+                ]
+                tasks += [
+                    asyncio.create_task(
+                        supervise(role, say=self._say_death, changed=self._write_run_file, hangs=role.hangs)
+                    )
+                    for role in self._roles
                 ]
                 if self._options.docs is not None:
                     tasks.append(asyncio.create_task(self._watch(settings, self._options.docs)))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from infra.local.alive import alive_file, is_stale
 from infra.local.process import Child, stop_leftover
 
 # The processes of one machine, in the order of their start: name to the roles that it runs.
@@ -34,12 +35,14 @@ class RoleProcess:
         self._env = env
         self._log_file = data_dir / "logs" / f"{name}.log"
         self._pid_file = data_dir / "processes" / f"{name}.json"
+        self._alive_file = alive_file(data_dir, name)
         self._stop_timeout_s = _STOP_TIMEOUT_S.get(name, _DEFAULT_STOP_TIMEOUT_S)
 
     async def start(self) -> None:
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(stop_leftover, self._pid_file)
         _rotate(self._log_file)
+        self._alive_file.unlink(missing_ok=True)
         self.child = await Child.spawn(
             self.name,
             self._command,
@@ -48,6 +51,10 @@ class RoleProcess:
             pid_file=self._pid_file,
             stop_signal=signal.SIGTERM,
         )
+
+    def hangs(self) -> bool:
+        """Whether it runs, but has not said for too long that it is alive."""
+        return is_stale(self._alive_file)
 
     async def stop(self) -> None:
         if self.child is not None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from infra.local.process import Child
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 # eat the machine. Who lived this long begins anew.
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _LIVED_S = 60.0
+_LOOK_EVERY_S = 1.0
 
 
 class Unit(Protocol):
@@ -30,13 +32,22 @@ class Unit(Protocol):
     async def stop(self) -> None: ...
 
 
-async def supervise(unit: Unit, *, say: Callable[[str], None], changed: Callable[[], None]) -> None:
-    """Keep a started unit alive until cancelled. ``changed`` is called after each restart (another process id)."""
+async def supervise(
+    unit: Unit,
+    *,
+    say: Callable[[str], None],
+    changed: Callable[[], None],
+    hangs: Callable[[], bool] = lambda: False,
+) -> None:
+    """Keep a started unit alive until cancelled. ``changed`` is called after each restart (another process id).
+
+    A unit of which ``hangs`` says so is ended, and started again like one that died.
+    """
     deaths = 0
     while True:
         assert unit.child is not None
         started = time.monotonic()
-        code = await unit.child.wait()
+        code = await _end(unit.child, hangs)
         deaths = 0 if time.monotonic() - started > _LIVED_S else deaths
         # What the dead one had started goes too.
         await unit.stop()
@@ -60,5 +71,16 @@ async def _start_again(unit: Unit, deaths: int, say: Callable[[str], None]) -> i
             log.error("process_not_started", extra={"unit": unit.name, "cause": str(error)})
 
 
-def _how(code: int) -> str:
+async def _end(child: Child, hangs: Callable[[], bool]) -> int | None:
+    """Wait until it ends by itself, or hangs; its exit code, None for one that hangs."""
+    while True:
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(child.wait(), _LOOK_EVERY_S)
+        if hangs():
+            return None
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "does not move"
     return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
