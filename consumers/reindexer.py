@@ -44,6 +44,7 @@ PATIENCE_S = 20.0
 # The bulk lane may never be empty: somebody may load for days. Then what is missing is sent again all the same.
 LONGEST_PATIENCE_S = 900.0
 LOOK_EVERY_S = 0.25
+SETTLE_LOOK_S = 0.5
 REPORT_EVERY_S = 1.0
 # Without any movement for this long, what is missing is sent once more; after so many rounds it is reported instead.
 STALLED_S = 5.0
@@ -203,7 +204,7 @@ class Reindexer:
                     return
                 rounds, moved_at = rounds + 1, time.monotonic()
                 await self._send_again(run, without_vector=without_vector)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(SETTLE_LOOK_S)
 
     async def _send_again(self, run: _Run, *, without_vector: bool) -> None:
         """What the scan could not send: records that were published again behind the ends, or that got lost."""

@@ -232,6 +232,56 @@ async def test_unreadable_document_does_not_stop_a_reindex(leat: Pipeline) -> No
     assert any("edition of 1 " in text for text in await texts(leat, "partly", "edition of 1"))
 
 
+async def test_every_question_during_switches_is_answered_from_exactly_one_generation(leat: Pipeline) -> None:
+    await load(leat, "flipping", 8)
+    begun = await reindex(leat, "flipping", chunk_tokens=40)
+    assert (await finished(leat, begun.job_id)).status is JobStatus.COMPLETED
+    held = {
+        number: {
+            row["text"]
+            for row in await leat.resources.pool.fetch(
+                "select text from passages where generation_id = $1", generation.generation_id
+            )
+        }
+        for number, generation in ((1, begun.replaces), (2, begun.generation))
+    }
+    assert not held[1] & held[2]
+    seen: set[int] = set()
+    switching = asyncio.create_task(_flip_flop(leat, "flipping", 6))
+    while not switching.done():
+        found = set(await texts(leat, "flipping", "the first edition tells of harbour 1"))
+        of = [number for number, all_texts in held.items() if found <= all_texts]
+        assert found
+        assert len(of) == 1
+        seen.update(of)
+    assert max(await switching) < 500
+    assert seen == {1, 2}
+
+
+async def _flip_flop(leat: Pipeline, collection: str, times: int) -> list[float]:
+    took_ms = []
+    for turn in range(times):
+        done = await leat.resources.generations.switch(TENANT, collection, 2 - turn % 2)
+        took_ms.append(done.took_ms)
+        await asyncio.sleep(0.6)
+    return took_ms
+
+
+async def test_lost_index_is_rebuilt_from_the_log_and_the_cache(leat: Pipeline) -> None:
+    await load(leat, "lost", 6)
+    serving = await leat.resources.catalog.find(TENANT, "lost")
+    assert serving is not None
+    await leat.resources.index.delete_generation(serving.serving.space, serving.serving.generation_id)
+    assert not await texts(leat, "lost", "edition of 3 tells of harbour")
+    before = await spent(leat)
+    job = await finished(leat, (await reindex(leat, "lost", {"switch": True})).job_id)
+    assert job.result is not None
+    assert job.result["switched"] is True
+    await asyncio.sleep(0.5)
+    assert any("edition of 3 " in text for text in await texts(leat, "lost", "edition of 3 tells of harbour"))
+    assert await spent(leat) == before
+
+
 async def test_replay_counts_first_and_changes_nothing_that_is_level(leat: Pipeline) -> None:
     await load(leat, "replayed", 10)
     before = await spent(leat)
