@@ -32,8 +32,10 @@ lint: .venv/.ready-dev ## Check style, types and imports
 bench: .venv/.ready-dev ## Measure; every file in benchmarks/ is a command with options (python -m benchmarks.NAME --help)
 	@for name in embed text index load search stream; do echo "== bench_$$name"; $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
-faults: .venv/.ready ## Show recovery from a killed process (the fault campaigns come with tests/faults)
-	@$(BIN)/leat demo --data "$(DATA)"
+TIER ?= N
+SEED ?= 1
+faults: .venv/.ready-dev ## Kill, stop and starve processes for minutes; write docs/reports/faults-DATE.md (TIER=N SEED=n)
+	@$(BIN)/python -m tests.faults.campaign --tier $(TIER) --seed $(SEED)
 
 lock: .venv/.ready-dev ## Resolve the dependencies anew and pin them by hash
 	@$(BIN)/python -m infra.local.lockfiles
