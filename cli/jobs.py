@@ -135,8 +135,11 @@ def _act(method: str, job_id: str, action: str, json_output: bool, data: Any) ->
     if json_output:
         print_json(job)
         return
-    hidden = ("payload", "result", "stream_url")
+    hidden = ("payload", "result", "stream_url", "progress")
     rows = [(name, value) for name, value in job.items() if value is not None and name not in hidden]
+    done = job["progress"]
+    rows.append(("done", f"{done['processed_files']} of {done['total_files']} ({done['percentage']:.0f} %)"))
+    rows += done["details"].items()
     console().print(table(("", ""), rows))
 
 

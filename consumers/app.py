@@ -19,6 +19,7 @@ from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
 from consumers.maintenance import Redrive, every, sweep_garbage
+from consumers.mender import Mender, MenderParts
 from consumers.outbox import Outbox
 from consumers.reconciler import Reconciler
 from consumers.reindexer import Reindexer, ReindexerParts
@@ -346,9 +347,20 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
         return [every(REDRIVE_EVERY_S, redrive.run, name="redrive")]
     if role == JOBS:
         retire = partial(generation_upkeep.retire_and_purge, resources.generations, resources.index)
+        mender = Mender(
+            MenderParts(
+                standing=resources.generations.standing,
+                build=resources.build,
+                log_reader=resources.log_reader,
+                epochs=wiring.epochs,
+                lag=resources.lag.read,
+            ),
+            outbox=wiring.outbox,
+        )
         return [
             _jobs(wiring).run(),
             every(SWEEP_EVERY_S, retire, name="retire"),
+            every(REDRIVE_EVERY_S, mender.run, name="mend"),
             every(FORGET_EVERY_S, partial(_forget_jobs, resources), name="forget-jobs"),
         ]
     return []

@@ -195,6 +195,15 @@ class PostgresGenerationStore:
             standby_for_s,
         )
 
+    async def standing(self) -> list[Generation]:
+        """Those that stand by, and those that are built and wait for their switch."""
+        rows = await self._pool.fetch(
+            f"{GENERATION} where g.state = 'standby' or g.state = 'building' and not exists ("
+            "select from jobs j where j.tenant = g.tenant and j.collection = g.collection and j.type = 'reindex'"
+            " and j.finished_at is null)"
+        )
+        return [generation_of(row) for row in rows]
+
     async def to_purge(self) -> list[Generation]:
         """Retired ones that nobody answers from any more.
 

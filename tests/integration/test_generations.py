@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from consumers.app import JOBS, PIPELINE, wired
+from consumers.mender import Mender, MenderParts
 from schemas.documents import DocumentChanged, DocumentKey
 from streams.generations import CollectionSettings, GenerationRefused, Reindex
 from streams.jobs import Job, JobStatus, JobType
@@ -327,3 +328,41 @@ async def test_job_goes_on_in_another_process_after_a_crash(services: Services, 
         assert job.result is not None
         assert job.result["switched"] is True, job.result
         assert (await leat.resources.generations.list_generations(TENANT, "crashed"))[1].documents == 60
+
+
+async def test_generation_on_standby_gets_what_it_has_missed(services: Services, tmp_path: Path) -> None:
+    async with pipeline(services, tmp_path) as leat:
+        await load(leat, "missed", 5)
+        begun = await reindex(leat, "missed", SWITCH, chunk_tokens=64)
+        assert (await finished(leat, begun.job_id)).result["switched"] is True  # type: ignore[index]
+        old = begun.replaces
+        await leat.resources.pool.execute(
+            "delete from passages where generation_id = $1 and document_key in"
+            " (select document_key from documents where document_id = '2.md')",
+            old.generation_id,
+        )
+        await leat.resources.pool.execute(
+            "delete from manifests where generation_id = $1 and document_key in"
+            " (select document_key from documents where document_id = '2.md')",
+            old.generation_id,
+        )
+        with pytest.raises(GenerationRefused, match=r"1 documents .*2\.md"):
+            await leat.resources.generations.switch(TENANT, "missed", 1)
+        assert leat.wiring is not None
+        mender = Mender(
+            MenderParts(
+                standing=leat.resources.generations.standing,
+                build=leat.resources.build,
+                log_reader=leat.resources.log_reader,
+                epochs=leat.wiring.epochs,
+                lag=leat.wiring.resources.lag.read,
+            ),
+            outbox=leat.wiring.outbox,
+        )
+
+        async def back() -> Any:
+            await mender.run()
+            with suppress(GenerationRefused):
+                return await leat.resources.generations.switch(TENANT, "missed", 1)
+
+        await eventually(back)
