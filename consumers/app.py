@@ -18,6 +18,7 @@ from consumers import answerer, chunker, embedder, generation_upkeep, indexer, l
 from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
+from consumers.log_audit import LogAudit
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.mender import Mender, MenderParts
 from consumers.outbox import Outbox
@@ -344,7 +345,19 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
     if role == CHUNKER.name:
         handler = wiring.deliveries[CHUNKER.name].handler_of(DOCUMENTS)
         redrive = Redrive(resources.directory, log_reader=resources.log_reader, handler=handler, lag=resources.lag.read)
-        return [every(REDRIVE_EVERY_S, redrive.run, name="redrive")]
+        audit_of_log = LogAudit(
+            KafkaLogScanner(wiring.settings),
+            catalog=resources.catalog,
+            ledger=resources.ledger,
+            epochs=wiring.epochs,
+            home_of=lambda key: home_partition(key, wiring.settings.partitions),
+            handler=handler,
+            lag=resources.lag.read,
+        )
+        return [
+            every(REDRIVE_EVERY_S, redrive.run, name="redrive"),
+            every(REDRIVE_EVERY_S, audit_of_log.run, name="audit of the log"),
+        ]
     if role == JOBS:
         retire = partial(generation_upkeep.retire_and_purge, resources.generations, resources.index)
         mender = Mender(

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from consumers.delivery import Handler
+from schemas.documents import DocumentKey
 from schemas.topics import DOCUMENTS
 from streams.crash import passing
 from streams.errors import TransientError, Unavailable
@@ -20,6 +22,7 @@ GARBAGE_BATCH = 500
 # A change that is not applied after this long, while nothing downstream lags, has lost its derived records.
 OVERDUE_S = 60.0
 REDRIVE_BATCH = 200
+MAX_EMBEDDED_AGAIN = 3
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[None]], *, name: str) -> None:
@@ -48,6 +51,10 @@ class Overdue(Protocol):
 
     async def unapplied(self, *, older_than_s: float, limit: int) -> Sequence[Unapplied]: ...
 
+    async def unembedded(self, *, older_than_s: float, limit: int) -> Sequence[Unapplied]:
+        """Applied changes of which passages still lack their vector."""
+        ...
+
 
 class Redrive:
     """Hands changes that were received but not applied to the chunker once more.
@@ -68,10 +75,14 @@ class Redrive:
         self._log_reader = log_reader
         self._handler = handler
         self._lag = lag
+        self._embedded_again: Counter[tuple[DocumentKey, int]] = Counter()
 
     async def run(self) -> None:
         """One round; does nothing while any group lags, for then the change is simply on its way."""
-        overdue = await self._overdue.unapplied(older_than_s=OVERDUE_S, limit=REDRIVE_BATCH)
+        overdue = [
+            *await self._overdue.unapplied(older_than_s=OVERDUE_S, limit=REDRIVE_BATCH),
+            *self._worth_embedding(await self._overdue.unembedded(older_than_s=OVERDUE_S, limit=REDRIVE_BATCH)),
+        ]
         if not overdue or any((await self._lag()).values()):
             return
         records = [await self._log_reader.read(DOCUMENTS.name, late.partition, late.offset) for late in overdue]
@@ -79,3 +90,9 @@ class Redrive:
         log.warning("changes_driven_again", extra={"overdue": len(overdue), "found": len(found)})
         if found:
             await self._handler(found)
+
+    def _worth_embedding(self, late: Sequence[Unapplied]) -> list[Unapplied]:
+        """Not those that have been tried often: what the model cannot embed would come back for ever."""
+        for change in late:
+            self._embedded_again[change.key, change.revision] += 1
+        return [c for c in late if self._embedded_again[c.key, c.revision] <= MAX_EMBEDDED_AGAIN]

@@ -58,6 +58,17 @@ order by pending_since
 limit $2
 """
 
+_UNEMBEDDED = """
+select distinct d.tenant, d.collection, d.document_id, d.revision, d.partition, d.record_offset, d.accepted_at
+from manifests m
+join generations g on g.generation_id = m.generation_id and g.state <> 'retired'
+join documents d using (document_key)
+where m.unembedded > 0 and not d.deleted and m.applied_revision = d.revision
+  and m.searchable_at < clock_timestamp() - make_interval(secs => $1)
+  and d.epoch = coalesce((select max(epoch) from log_epochs), d.epoch)
+limit $2
+"""
+
 
 class PostgresDocumentDirectory:
     """``DocumentDirectory`` and ``StatusBoard``, and lists for those who repair."""
@@ -118,17 +129,11 @@ class PostgresDocumentDirectory:
 
     async def unapplied(self, *, older_than_s: float, limit: int) -> Sequence[Unapplied]:
         """Changes that were admitted but that the serving generation has not applied after that time, oldest first."""
-        rows = await self._pool.fetch(_UNAPPLIED, older_than_s, limit)
-        return [
-            Unapplied(
-                key=DocumentKey(row["tenant"], row["collection"], row["document_id"]),
-                revision=row["revision"],
-                partition=row["partition"],
-                offset=row["record_offset"],
-                accepted_at=row["accepted_at"],
-            )
-            for row in rows
-        ]
+        return [_unapplied(row) for row in await self._pool.fetch(_UNAPPLIED, older_than_s, limit)]
+
+    async def unembedded(self, *, older_than_s: float, limit: int) -> Sequence[Unapplied]:
+        """Changes that have been searchable by words for that time, and still are not by meaning."""
+        return [_unapplied(row) for row in await self._pool.fetch(_UNEMBEDDED, older_than_s, limit)]
 
     async def iter_live_point_ids(
         self, generation_id: int, *, batch: int = 5000
@@ -148,6 +153,16 @@ class PostgresDocumentDirectory:
                 after = rows[-1]["point_id"]
             if len(rows) < batch:
                 return
+
+
+def _unapplied(row: Row) -> Unapplied:
+    return Unapplied(
+        key=DocumentKey(row["tenant"], row["collection"], row["document_id"]),
+        revision=row["revision"],
+        partition=row["partition"],
+        offset=row["record_offset"],
+        accepted_at=row["accepted_at"],
+    )
 
 
 def _rights(principal: Principal) -> tuple[str, int, tuple[str, ...], bool]:
