@@ -60,13 +60,22 @@ async def killed(client: httpx.AsyncClient, model: StubOllama, running: Running,
         f"worker killed during {count} answers: {whole} complete, {restarted} restarted, {doubled} with a doubled"
         f" event, {len(failed)} failed; all there {took_s:.1f} s after the kill"
     )
-    if failed:
-        print(f"  first failure: {failed[0]}")
+    for found in answers:
+        if not _is_whole(found):
+            print(f"  not complete: {_summary(found)}")
 
 
 async def _read(client: httpx.AsyncClient, url: str) -> list[Event]:
     async with client.stream("GET", url) as response:
         return [event async for event in events(response) if event.name != ":"]
+
+
+def _summary(found: list[Event]) -> str:
+    """What an answer that is not complete came to."""
+    end = found[-1]
+    names = " ".join(name for name in dict.fromkeys(event.name for event in found))
+    told = {key: end.data.get(key) for key in ("reason", "detail", "degraded_reason", "answered", "cached")}
+    return f"{names}; {told}; {str(end.data.get('answer'))[:60]!r}"
 
 
 def _is_whole(found: list[Event]) -> bool:
