@@ -54,11 +54,12 @@ async def killed(client: httpx.AsyncClient, model: StubOllama, running: Running,
     took_s = time.monotonic() - started
     whole = sum(_is_whole(found) for found in answers)
     restarted = sum(any(event.name == "restart" for event in found) for found in answers)
+    resynced = sum(found[-1].name == "resync" for found in answers)
     doubled = sum(len({event.id for event in found}) < len(found) for found in answers)
     failed = [event.data for found in answers for event in found if event.name == "failed"]
     print(
-        f"worker killed during {count} answers: {whole} complete, {restarted} restarted, {doubled} with a doubled"
-        f" event, {len(failed)} failed; all there {took_s:.1f} s after the kill"
+        f"worker killed during {count} answers: {whole} complete ({resynced} of them by resync), {restarted} restarted,"
+        f" {doubled} with a doubled event, {len(failed)} failed; all there {took_s:.1f} s after the kill"
     )
     for found in answers:
         if not _is_whole(found):
@@ -82,7 +83,10 @@ def _is_whole(found: list[Event]) -> bool:
     text = ""
     for event in found:
         text = "" if event.name == "restart" else text + event.data["text"] if event.name == "token" else text
-    return found[-1].name == "done" and text == found[-1].data["answer"] and not found[-1].data["degraded"]
+    end = found[-1]
+    if end.name == "resync":
+        return bool(end.data["answer"]) and not end.data["answer"]["degraded"]
+    return end.name == "done" and text == end.data["answer"] and not end.data["degraded"]
 
 
 async def measure(running: Running, model: StubOllama, arguments: argparse.Namespace) -> None:
