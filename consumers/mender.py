@@ -1,7 +1,8 @@
 """Sends once more what a generation has missed that stands by, or that waits for its switch.
 
 While its model was away nothing waited for it, for questions are not answered from it. Now that nothing is on its way
-any more, what it lacks is read from the log again, as a reindex would.
+any more, what it lacks is read from the log again, as a reindex would. A serving generation can only lack vectors of
+texts whose successor was admitted before they were embedded, and then could not be read.
 """
 
 import logging
@@ -15,7 +16,7 @@ from schemas.topics import BULK, DOCUMENTS
 from streams.backfill import forwarded
 from streams.epoch import EpochWatch
 from streams.generations import BackfillItem, GenerationBuild
-from streams.model import Generation
+from streams.model import Generation, GenerationState
 from streams.ports import LogReader
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class MenderParts:
     """What mending needs from the outside world."""
 
     standing: Callable[[], Awaitable[Sequence[Generation]]]
-    """Generations that should be level with the log, though nobody is asked from them."""
+    """Generations that should be level with the log and may not be."""
     build: GenerationBuild
     log_reader: LogReader
     epochs: EpochWatch
@@ -51,7 +52,8 @@ class Mender:
         if not generations or any((await self._parts.lag()).values()):
             return
         for generation in generations:
-            for without_vector in (False, True):
+            # A text that the serving one lacks altogether is driven again by the chunker's own upkeep.
+            for without_vector in (True,) if generation.state is GenerationState.SERVING else (False, True):
                 await self._mend(generation, without_vector=without_vector)
 
     async def _mend(self, generation: Generation, *, without_vector: bool) -> None:

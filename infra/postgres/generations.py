@@ -34,6 +34,16 @@ select g.*,
 from g order by g.collection, g.number
 """  # noqa: S608 - made of constants
 
+_STANDING = f"""
+{GENERATION}
+where g.state = 'standby'
+   or g.state = 'building' and not exists (
+        select from jobs j
+        where j.tenant = g.tenant and j.collection = g.collection and j.type = 'reindex' and j.finished_at is null)
+   or g.state = 'serving' and exists (
+        select from passages p where p.generation_id = g.generation_id and not p.embedded)
+"""  # noqa: S608 - made of constants
+
 # What two generations can show of each document. $1 tenant, $2 collection, $3 serving generation, $4 the other one.
 _SHOWN = """
 with shown as (
@@ -196,12 +206,8 @@ class PostgresGenerationStore:
         )
 
     async def standing(self) -> list[Generation]:
-        """Those that stand by, and those that are built and wait for their switch."""
-        rows = await self._pool.fetch(
-            f"{GENERATION} where g.state = 'standby' or g.state = 'building' and not exists ("
-            "select from jobs j where j.tenant = g.tenant and j.collection = g.collection and j.type = 'reindex'"
-            " and j.finished_at is null)"
-        )
+        """Those that stand by, those that are built and wait for their switch, and serving ones that lack a vector."""
+        rows = await self._pool.fetch(_STANDING)
         return [generation_of(row) for row in rows]
 
     async def to_purge(self) -> list[Generation]:

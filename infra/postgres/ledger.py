@@ -109,7 +109,8 @@ class PostgresDocumentLedger:
 
     async def heads(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         rows = await self._pool.fetch(_HEADS, *columns_of(keys))
-        return {keys[row["n"]]: row["revision"] for row in rows}
+        # A newest revision that could not be read replaces nothing: the text before it still counts.
+        return {keys[row["n"]]: row["revision"] for row in rows if row["failed_revision"] != row["revision"]}
 
 
 def _judge(row: Row, request: AdmissionRequest) -> Verdict:

@@ -215,16 +215,7 @@ async def test_collections_with_different_models_answer_side_by_side(leat: Pipel
 async def test_unreadable_document_does_not_stop_a_reindex(leat: Pipeline) -> None:
     await load(leat, "partly", 3)
     await publish(leat, "partly", {"1.md": ""})  # its newest revision cannot be read: the text before it stays
-    await leat.outcome("partly/1.md")
-
-    async def failed() -> bool:
-        return bool(
-            await leat.resources.pool.fetchval(
-                "select failed_revision is not null from documents where collection = 'partly' and document_id = '1.md'"
-            )
-        )
-
-    await eventually(failed)
+    await unreadable(leat, "partly", "1.md")
     begun = await reindex(leat, "partly", SWITCH, chunk_tokens=64)
     job = await finished(leat, begun.job_id)
     assert job.result is not None
@@ -348,17 +339,7 @@ async def test_generation_on_standby_gets_what_it_has_missed(services: Services,
         )
         with pytest.raises(GenerationRefused, match=r"1 documents .*2\.md"):
             await leat.resources.generations.switch(TENANT, "missed", 1)
-        assert leat.wiring is not None
-        mender = Mender(
-            MenderParts(
-                standing=leat.resources.generations.standing,
-                build=leat.resources.build,
-                log_reader=leat.resources.log_reader,
-                epochs=leat.wiring.epochs,
-                lag=leat.wiring.resources.lag.read,
-            ),
-            outbox=leat.wiring.outbox,
-        )
+        mender = a_mender(leat)
 
         async def back() -> Any:
             await mender.run()
@@ -366,3 +347,44 @@ async def test_generation_on_standby_gets_what_it_has_missed(services: Services,
                 return await leat.resources.generations.switch(TENANT, "missed", 1)
 
         await eventually(back)
+
+
+async def test_text_before_an_unreadable_revision_gets_its_vector(leat: Pipeline) -> None:
+    await load(leat, "vectorless", 2)
+    pool = leat.resources.pool
+    of_it = (
+        "document_key in (select document_key from documents where collection = 'vectorless' and document_id = '1.md')"
+    )
+    await pool.execute(f"update passages set embedded = false where {of_it}")
+    await pool.execute(f"update manifests set unembedded = passages, embedded_at = null where {of_it}")
+    await publish(leat, "vectorless", {"1.md": ""})
+    await unreadable(leat, "vectorless", "1.md")
+    mender = a_mender(leat)
+
+    async def level() -> bool:
+        await mender.run()
+        return not await pool.fetchval(f"select sum(unembedded) from manifests where {of_it}")
+
+    await eventually(level)
+
+
+async def unreadable(leat: Pipeline, collection: str, document_id: str) -> None:
+    """Wait until the newest revision is known to be unreadable."""
+
+    async def known() -> bool:
+        statement = "select failed_revision is not null from documents where collection = $1 and document_id = $2"
+        return bool(await leat.resources.pool.fetchval(statement, collection, document_id))
+
+    await eventually(known)
+
+
+def a_mender(leat: Pipeline) -> Mender:
+    assert leat.wiring is not None
+    parts = MenderParts(
+        standing=leat.resources.generations.standing,
+        build=leat.resources.build,
+        log_reader=leat.resources.log_reader,
+        epochs=leat.wiring.epochs,
+        lag=leat.wiring.resources.lag.read,
+    )
+    return Mender(parts, outbox=leat.wiring.outbox)
