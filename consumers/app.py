@@ -59,7 +59,7 @@ PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name, JOBS)
 
 # Ours to finish what is in flight; the dependencies' clients have 5 s more before the launcher's 15 s are over.
 DRAIN_S = 8.0
-SWEEP_EVERY_S = 15.0
+SWEEP_EVERY_S = 3.0
 REDRIVE_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
 FORGET_EVERY_S = 600.0

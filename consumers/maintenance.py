@@ -16,8 +16,9 @@ from streams.ports import LogReader, ManifestStore, VectorIndex
 
 log = logging.getLogger(__name__)
 
-# Dead points are invisible at once; the pause lets searches that have found them hydrate (and drop) them.
-GARBAGE_AGE_S = 30.0
+# Dead points are invisible at once, but a search still finds them and looks past them: the fewer, the better. The pause
+# lets a search that has found them hydrate (and drop) them.
+GARBAGE_AGE_S = 3.0
 GARBAGE_BATCH = 500
 # A change that is not applied after this long, while nothing downstream lags, has lost its derived records.
 OVERDUE_S = 60.0

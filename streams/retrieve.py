@@ -30,6 +30,8 @@ RERANKED = 30
 # A document that moves on between search and hydration takes its old passages away; its new ones are in the index by
 # then, so one more look finds them. A second time for one that moves again; then we serve what we have.
 MAX_SEARCHES = 3
+# How much further down to look when dead points have crowded the living out: 40 candidates, then 160, then 640.
+CROWDED = 4
 
 # Below, a passage says nothing about the question. In the sets of ``leat eval``, 99 % of the relevant passages score
 # above 0.27 (scifact) to 0.51 (Vietnamese), the median candidate for an English question 0.12. Models that are not
@@ -103,6 +105,9 @@ async def retrieve(
             # Everything stands, or what fell out fell out before too: dead points that wait for the sweep.
             break
         lost |= newly_lost
+        if len(alive) < options.top_k:
+            # A document that changes every moment leaves points that wait for the sweep; they stand before the living.
+            limit *= CROWDED
     ranked = rank(query, candidates, alive)
     threshold = _threshold(options, generation, degraded=reason is not None)
     kept = without_near_duplicates(
