@@ -40,6 +40,7 @@ def _show(found: dict[str, Any]) -> None:
         ("searchable after", _percentiles(freshness["searchable"])),
         ("embedded after", _percentiles(freshness["embedded"])),
         ("dead letters", found["dead_letters"]),
+        ("index differed from log", _drift(found.get("drift"))),
         ("oldest change not applied", milliseconds((found.get("oldest_unapplied_s") or 0) * 1000)),
         ("lag", ", ".join(f"{group} {records}" for group, records in sorted(found["lag"].items()) if records) or "0"),
         ("generations", ", ".join(f"{name} {number}" for name, number in sorted(found["generations"].items())) or "–"),
@@ -55,6 +56,13 @@ def _show(found: dict[str, Any]) -> None:
         )
     if documents["failed"] or found["dead_letters"]:
         out.print("\n`leat dead-letters list` says what failed and why.", style="yellow", markup=False)
+
+
+def _drift(drift: dict[str, Any] | None) -> str:
+    """What the reconciler found in its last round, and has repaired so far."""
+    if not drift or not drift["checked_at"]:
+        return "not compared yet"
+    return f"in {drift['points']} points, {drift['repaired']} repaired so far, compared at {drift['checked_at'][:19]}"
 
 
 def _percentiles(values: dict[str, Any]) -> str:

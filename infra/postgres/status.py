@@ -42,6 +42,13 @@ select (select count(*) from withheld_deletions where tenant = $1 and approved_a
        coalesce((select value from counters where name = 'embedded_tokens'), 0) as embedded_tokens
 """
 
+# The reconciler's last round over a slice of the index, and all its repairs so far.
+_DRIFT = """
+select coalesce(sum(found), 0)::bigint as found, coalesce(sum(repaired_total), 0)::bigint as repaired,
+       max(checked_at) as checked_at
+from drift_reports
+"""
+
 
 async def read_status(pool: Pool, tenant: str) -> dict[str, Any]:
     """Counts of one tenant; records that name no tenant count among everybody's dead letters."""
@@ -49,12 +56,14 @@ async def read_status(pool: Pool, tenant: str) -> dict[str, Any]:
         documents = await connection.fetchrow(_DOCUMENTS, tenant)
         freshness = await connection.fetchrow(_FRESHNESS, tenant)
         rest = await connection.fetchrow(_REST, tenant)
+        drift = await connection.fetchrow(_DRIFT)
         generations = await connection.fetch(
             "select collection, number from generations where tenant = $1 and state = 'serving' order by 1", tenant
         )
     assert documents is not None
     assert freshness is not None
     assert rest is not None
+    assert drift is not None
     return {
         "documents": {
             **{name: documents[name] for name in ("received", "searchable", "embedded", "failed")},
@@ -65,6 +74,11 @@ async def read_status(pool: Pool, tenant: str) -> dict[str, Any]:
         "freshness_ms": {name: _percentiles(freshness[name]) for name in ("searchable", "embedded")},
         "embedded": {"passages": rest["embedded_passages"], "tokens": rest["embedded_tokens"]},
         "dead_letters": rest["dead_letters"],
+        "drift": {
+            "points": drift["found"],
+            "repaired": drift["repaired"],
+            "checked_at": drift["checked_at"] and drift["checked_at"].isoformat(),
+        },
         "generations": {row["collection"]: row["number"] for row in generations},
         "oldest_unapplied_s": round(max(0.0, documents["oldest_unapplied_s"]), 3),
     }
