@@ -51,6 +51,7 @@ class Report:
     tier: str
     seed: int
     began: datetime
+    command: str = "python -m tests.faults.campaign " + " ".join(sys.argv[1:])
     runs: Counter[str] = field(default_factory=Counter)
     violations: list[tuple[str, Violation]] = field(default_factory=list)
     teeth: dict[str, Counter[str]] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Report:
                 "",
                 f"- Machine: {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}",
                 f"- Began {self.began:%Y-%m-%d %H:%M} UTC, took {took_s / 60:.1f} minutes; seed {self.seed}",
-                f"- Command: `python -m tests.faults.campaign --tier {self.tier} --seed {self.seed}`",
+                f"- Command: `{self.command}`",
                 f"- Runs: {total} ({', '.join(f'{name} {count}' for name, count in sorted(self.runs.items()))})",
                 f"- Acknowledged changes: {self.changes}",
                 f"- Violations: {len(self.violations)}" + ("" if self.violations else bound),
