@@ -30,7 +30,10 @@ bao nhiêu bị đã sẽ đang thì mà hay hoặc ra vào lại nó họ ngư�
 
 # A word, or whatever has a digit with all that is tied to it: 10.7.2, 2025-05-01, f36-5g, 1,000. Sentence marks are
 # not.
-_TOKEN = re.compile(r"[^\W\d_]*\d[^\W_]*(?:[.,:/+\-][^\W_]+)*|[^\W_]+")
+# The letters in front are possessive: giving them back one by one, for every word without a digit, took most of the
+# time.
+_TOKEN = re.compile(r"[^\W\d_]++(?:\d[^\W_]*(?:[.,:/+\-][^\W_]+)*)?|\d[^\W_]*(?:[.,:/+\-][^\W_]+)*")
+_DIGIT = re.compile(r"\d")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MARKS = re.compile("[\u0300-\u036f]+")
 _UNSPACED = re.compile(
@@ -133,7 +136,7 @@ def meaningful_stems(text: str) -> frozenset[str]:
 
 def is_identifier(term: str) -> bool:
     """A version, number, date or code."""
-    return any(character.isdigit() for character in term)
+    return _DIGIT.search(term) is not None
 
 
 @lru_cache(maxsize=CACHED_WORDS)

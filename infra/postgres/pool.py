@@ -36,6 +36,8 @@ _GONE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    # What asyncpg says when the server's farewell arrives between two statements: its state machine is off the track.
+    asyncpg.InternalClientError,
 )
 _TRY_AGAIN = (
     asyncpg.TransactionRollbackError,  # serialization failures and deadlocks
