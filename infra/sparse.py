@@ -36,7 +36,7 @@ AVERAGE_WORDS = 130
 DERIVED_WEIGHT = 0.1
 
 # Distinct words, punctuation attached, whose terms are kept; then the cache starts anew. Some 250 bytes each.
-CACHED_WORDS = 100_000
+CACHED_WORDS = 150_000
 
 # Longer runs without a space are a sentence in Chinese, a URL or base64: not worth a place in the cache.
 MAX_CACHED_CHARS = 64
@@ -98,7 +98,10 @@ class _TermIds(dict[str, tuple[int, ...]]):
     """The term ids of a word with the punctuation around it, remembered."""
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        term_ids = tuple(_term_id(term) for term, _ in _terms(word))
+        bare = word.strip(_PUNCTUATION)
+        # "word", "word," and "(word)" are one look-up more, not three derivations.
+        again = bare != word and _is_plain(bare)
+        term_ids = self[bare] if again else tuple(_term_id(term) for term, _ in _terms(word))
         if len(word) <= MAX_CACHED_CHARS:
             if len(self) >= CACHED_WORDS:
                 self.clear()
@@ -114,12 +117,17 @@ def _term_id(term: str) -> int:
 def _terms(word: str) -> Iterator[tuple[str, bool]]:
     """Terms of what stands between two spaces, each with whether it is what was written (or derived from it)."""
     bare = word.strip(_PUNCTUATION)
-    if bare.isascii() and bare.isalnum() and (bare[1:].islower() or bare.isupper() or bare.isdigit()):
+    if _is_plain(bare):
         yield bare.lower(), True  # the common case, without a regular expression
         return
     for compound in _COMPOUND.findall(unicodedata.normalize("NFKC", word).replace("\u00ad", "")):
         for term, written in _split(compound):
             yield from _spell(term.casefold(), written)
+
+
+def _is_plain(bare: str) -> bool:
+    """A word whose one term is itself in lower case."""
+    return bare.isascii() and bare.isalnum() and (bare[1:].islower() or bare.isupper() or bare.isdigit())
 
 
 def _split(compound: str) -> Iterator[tuple[str, bool]]:

@@ -51,6 +51,8 @@ def plan(chunked: DocumentChunked, manifest: Manifest | None, *, generation: Gen
     for passage in manifest.passages if manifest else ():
         if passage.payload_digest == digest:
             living[passage.content_hash].append(passage)
+    # What the ids of all passages born now have in common.
+    birth = f"{generation.generation_id}/{chunked.key}/{chunked.revision}/{digest.hex()}"
     occurrences: dict[bytes, int] = defaultdict(int)
     passages: list[ManifestPassage] = []
     born: list[ManifestPassage] = []
@@ -61,7 +63,7 @@ def plan(chunked: DocumentChunked, manifest: Manifest | None, *, generation: Gen
             old = living[cut.content_hash].popleft()
             passages.append(_placed(cut, ordinal, old.point_id, old.birth_revision, digest, embedded=old.embedded))
             continue
-        point_id = _point_id(generation.generation_id, chunked, cut.content_hash, digest, nth)
+        point_id = uuid5(_NAMESPACE, f"{birth}/{cut.content_hash.hex()}/{nth}")
         passages.append(_placed(cut, ordinal, point_id, chunked.revision, digest, embedded=False))
         born.append(passages[-1])
     alive = {passage.point_id for passage in passages}
@@ -84,11 +86,6 @@ def plan(chunked: DocumentChunked, manifest: Manifest | None, *, generation: Gen
 def text_of(passage: ManifestPassage) -> str:
     """The text that the models read: the heading path, then the passage."""
     return embedded_text(passage.heading_path, passage.text)
-
-
-def _point_id(generation_id: int, chunked: DocumentChunked, content_hash: bytes, digest: bytes, nth: int) -> UUID:
-    name = f"{generation_id}/{chunked.key}/{chunked.revision}/{content_hash.hex()}/{digest.hex()}/{nth}"
-    return uuid5(_NAMESPACE, name)
 
 
 def _placed(
