@@ -25,7 +25,7 @@ from streams.errors import LeatError
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8765
-EXAMPLE_QUESTION = "What happens to the index when a document is deleted?"
+EXAMPLE_QUESTION = "When does a deleted document stop answering?"
 
 
 class PortTaken(LeatError):
