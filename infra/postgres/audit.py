@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from infra.postgres.manifests import passage_of
 from infra.postgres.pool import Pool, Row
 from schemas.access import AccessLevel
 from schemas.documents import DocumentKey
 from schemas.pipeline import DocumentAttributes
 from streams.index import payload_of
-from streams.model import Generation, ManifestPassage
+from streams.model import Generation
 from streams.reconcile import LivePassage, LivePoint
 
 _LEVELS = list(AccessLevel)
@@ -102,7 +103,7 @@ class PostgresIndexAudit:
         )
         described = await self._described(generation, sorted({row["document_key"] for row in rows}))
         return [
-            LivePassage(_key(document), _attributes(document), _passage(row))
+            LivePassage(_key(document), _attributes(document), passage_of(row))
             for row in rows
             if (document := described.get(row["document_key"])) is not None
         ]
@@ -136,21 +137,4 @@ def _attributes(row: Row) -> DocumentAttributes:
         metadata=row["metadata"],
         access_level=_LEVELS[row["access_level"]],
         allowed_groups=tuple(row["allowed_groups"]),
-    )
-
-
-def _passage(row: Row) -> ManifestPassage:
-    return ManifestPassage(
-        point_id=row["point_id"],
-        content_hash=row["content_hash"],
-        birth_revision=row["birth_revision"],
-        payload_digest=row["payload_digest"],
-        embedded=row["embedded"],
-        ordinal=row["ordinal"],
-        text=row["text"],
-        heading_path=tuple(row["heading_path"]),
-        page=row["page"],
-        start=row["start_offset"],
-        end=row["end_offset"],
-        tokens=row["tokens"],
     )

@@ -201,11 +201,12 @@ def _fence_arguments(n: int, flip: Flip) -> tuple[Any, ...]:
 
 def _manifest_of(generation_id: int, key: DocumentKey, rows: Sequence[Row]) -> Manifest:
     """From the rows of one document; the one row of a document without passages has nulls in their place."""
-    passages = tuple(_passage_of(row) for row in rows if row["point_id"] is not None)
+    passages = tuple(passage_of(row) for row in rows if row["point_id"] is not None)
     return Manifest(generation_id, key, rows[0]["applied_revision"], passages)
 
 
-def _passage_of(row: Row) -> ManifestPassage:
+def passage_of(row: Row) -> ManifestPassage:
+    """A live passage from its row of ``passages``."""
     return ManifestPassage(
         point_id=row["point_id"],
         content_hash=row["content_hash"],
