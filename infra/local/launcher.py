@@ -13,6 +13,7 @@ from pathlib import Path
 
 from infra.local import run_file
 from infra.local.dependencies import Dependencies
+from infra.local.example import example_command
 from infra.local.lock import data_lock
 from infra.local.ports import first_free, is_free
 from infra.local.progress import Progress
@@ -25,7 +26,6 @@ from streams.errors import LeatError
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8765
-EXAMPLE_QUESTION = "When does a deleted document stop answering?"
 
 
 class PortTaken(LeatError):
@@ -215,9 +215,8 @@ class _Launcher:
         url = self._run.api_url
         if self._options.docs is not None:
             self._progress.say(f"Watching {self._options.docs}")
-        data = "" if self._data_dir == Path(".leat/data").absolute() else f" --data {self._data_dir}"
         self._progress.say(f"Logs are in {self._data_dir / 'logs'}. Ask, for example:")
-        self._progress.say(f'  leat ask{data} "{EXAMPLE_QUESTION}"')
+        self._progress.say(f"  {example_command(self._options.docs, self._data_dir)}")
         self._progress.say(f"Leat is ready at {url}")
 
 
