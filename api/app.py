@@ -18,7 +18,7 @@ from api.auth import LocalAuthenticator
 from api.edge import Edge, EdgeOptions
 from api.routes import build_api, wrapped
 from api.sse import ABORT, SseOptions
-from infra.directory_job import allowed_directory
+from infra.files.directory_job import allowed_directory
 from infra.kafka.connection import connection_kwargs, is_serving
 from infra.kafka.dead_letters import KafkaDeadLetters
 from infra.kafka.lag import GroupLag

@@ -10,8 +10,8 @@ from cli.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
     from cli.connection import Connection
-    from infra.folder import Entry
-    from infra.ingesting import Progress
+    from infra.files.folder import Entry
+    from infra.files.ingesting import Progress
 
 app = typer.Typer()
 
@@ -36,8 +36,8 @@ def ingest(
     from cli.connection import connect
     from cli.exits import NO, Refused
     from cli.output import print_json
-    from infra.folder import RootGone
-    from infra.ingesting import find_files
+    from infra.files.folder import RootGone
+    from infra.files.ingesting import find_files
 
     connection = connect(data)
     try:
@@ -85,8 +85,8 @@ async def _ingest(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    from infra.ingesting import progress, publish_files
-    from infra.publishing import open_publishing
+    from infra.files.ingesting import progress, publish_files
+    from infra.files.publishing import open_publishing
 
     positions = []
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -69,7 +69,7 @@ def _load(roles: list[str], docs: Path | None) -> "Callable[[Settings], None]":
 
             return lambda settings: asyncio.run(_until_signal(serve_index(settings)))
         case ["watcher"]:
-            from infra.publishing import watch_folder
+            from infra.files.publishing import watch_folder
 
             assert docs is not None
             return lambda settings: asyncio.run(_until_signal(watch_folder(settings, root=docs)))

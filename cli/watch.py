@@ -9,7 +9,7 @@ from cli.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
     from cli.connection import Connection
-    from infra.watching import WatchReport
+    from infra.files.folder_log import WatchReport
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def watch(
 async def _approve(connection: "Connection", collection: str | None, json_output: bool) -> None:
     """Approve what waits in one collection, or in all."""
     from cli.output import print_json
-    from infra.publishing import open_publishing
+    from infra.files.publishing import open_publishing
 
     async with open_publishing(connection.settings) as producer:
         tenant = connection.settings.tenant
@@ -66,8 +66,8 @@ async def _approve(connection: "Connection", collection: str | None, json_output
 
 async def _watch(connection: "Connection", directory: Path, collection: str, json_output: bool) -> None:
     from cli.exits import NO, Refused
-    from infra.folder import RootGone
-    from infra.publishing import watch_folder
+    from infra.files.folder import RootGone
+    from infra.files.publishing import watch_folder
 
     reporter = _Reporter(json_output)
     try:

@@ -25,9 +25,9 @@ from consumers.outbox import Outbox
 from consumers.reconciler import Reconciler
 from consumers.reindexer import Reindexer, ReindexerParts
 from consumers.replayer import Replayer, ReplayerParts
-from infra.directory_job import directory_work
 from infra.drift import count_drift
 from infra.embedding.questions import BulkAsQuestionEmbedders
+from infra.files.directory_job import directory_work
 from infra.guardrails import GUARDRAILS
 from infra.kafka.epochs import current_epoch, log_identity
 from infra.kafka.log_scan import KafkaLogScanner

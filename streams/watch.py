@@ -1,7 +1,7 @@
 """What a look at a folder means: which documents to publish, which to delete, and which deletions to hold back.
 
-Pure planning. ``infra/watching.py`` looks at the folder, publishes the plan, and remembers a file as published only
-when the log has acknowledged it.
+Pure planning. ``infra/files`` looks at the folder, publishes the plan, and remembers a file as published only when the
+log has acknowledged it.
 """
 
 from bisect import bisect_left

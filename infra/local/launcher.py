@@ -172,8 +172,8 @@ class _Launcher:
 
     async def _watch(self, settings: Settings, docs: Path) -> None:
         """Publish the folder's changes; it must not end the launcher when it fails, and is begun again."""
-        from infra.folder import RootGone
-        from infra.publishing import watch_folder
+        from infra.files.folder import RootGone
+        from infra.files.publishing import watch_folder
 
         while True:
             try:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.folder import RootGone
+from infra.files.folder import RootGone
+from infra.files.folder_log import FolderLog, FolderLogParts, WatchReport
+from infra.files.watching import watch
 from infra.settings import Settings
-from infra.watching import WatchReport, watch
 from streams.watch import WatchedFolder
 from tests.fakes.watching import InMemoryBlobs, InMemoryChangeLog, InMemoryWatchedFiles
 
@@ -365,6 +366,16 @@ async def test_an_unreadable_directory_deletes_nothing_and_is_listed(watching: W
         (watching.root / "locked").chmod(0o755)
     assert watching.log.deletes() == []
     assert "locked" in watching.memory.unreadable[watching.folder]
+
+
+async def test_a_file_that_can_be_read_again_is_no_longer_listed(watching: Watching) -> None:
+    parts = FolderLogParts(watching.log, watching.memory, watching.blobs, 1_000, on_report=lambda _: None)
+    folder = FolderLog(watching.folder, parts, look_again=lambda _: None)
+    await folder.found_unreadable({"a.md": "permission denied", "b.md": "permission denied"})
+    await folder.found_unreadable({}, among={"a.md"})
+    assert watching.memory.unreadable[watching.folder] == {"b.md": "permission denied"}
+    await folder.found_unreadable({})
+    assert watching.memory.unreadable[watching.folder] == {}
 
 
 async def test_a_folder_that_never_was_is_refused(watching: Watching) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.folder import RootGone
-from infra.ingesting import find_files, progress, publish_files
-from infra.publishing import open_publishing
+from infra.files.folder import RootGone
+from infra.files.ingesting import find_files, progress, publish_files
+from infra.files.publishing import open_publishing
 from infra.settings import Settings
 from schemas.positions import Position
 from streams.errors import PermanentError

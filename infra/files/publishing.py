@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.blobs import FolderBlobStore
+from infra.files.folder_log import WatchReport
+from infra.files.watching import watch
 from infra.kafka.change_log import KafkaChangeLog
 from infra.kafka.connection import connection_kwargs
 from infra.kafka.epochs import current_epoch
 from infra.postgres.pool import Pool, open_pool
 from infra.postgres.watched import PostgresWatchedFiles
 from infra.settings import Settings
-from infra.watching import WatchReport, watch
 from streams.errors import PermanentError
 
 

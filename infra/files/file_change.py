@@ -4,7 +4,7 @@ import base64
 import re
 from datetime import UTC, datetime
 
-from infra.folder import Entry, Reading
+from infra.files.folder import Entry, Reading
 from schemas.documents import MAX_INLINE_BYTES, ContentReference, DocumentChanged
 from streams.ports import BlobStore
 

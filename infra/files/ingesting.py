@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.file_change import upsert_of
-from infra.folder import Entry, Folder, Look, RootGone, batches, read_all
+from infra.files.file_change import upsert_of
+from infra.files.folder import Entry, Folder, Look, RootGone, batches, read_all
+from infra.files.publishing import Publishing
 from infra.postgres.pool import Pool
-from infra.publishing import Publishing
 from infra.settings import Settings
 from schemas.documents import DocumentChanged, DocumentKey
 from schemas.positions import Position

@@ -1,0 +1,1 @@
+"""Folders as sources of documents: looking at them, publishing what changed, watching."""
