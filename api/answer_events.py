@@ -2,6 +2,8 @@
 
 While Redis holds the stream, its events are passed on. When a hole is found, or Redis is away, the reader is told to
 ``resync`` and gets the stored answer in one piece as soon as there is one. No token is lost or doubled silently.
+
+The same happens when the buffer holds what the reader may no longer read: the store knows what is left of the answer.
 """
 
 import asyncio
@@ -12,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from schemas.answers import FailedEvent, ResyncEvent, StreamEventName
+from schemas.access import Principal
+from schemas.answers import Answer, FailedEvent, Passage, ResyncEvent, SourcesEvent, StreamEventName
 from streams.errors import StreamLost, TransientError, Unavailable
 from streams.ports import AnswerStore, AnswerStream, StoredAnswer
 
@@ -42,24 +45,32 @@ class AnswerReader:
     answers: AnswerStore
 
     async def read(
-        self, tenant: str, question_id: str, *, after: str | None, deadline_at: datetime
+        self, principal: Principal, question_id: str, *, after: str | None, deadline_at: datetime, again: bool = False
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """Events behind ``after``, live, until a terminal one. Ends, at the latest some time after the deadline."""
+        """Events behind ``after``, live, until a terminal one. Ends, at the latest some time after the deadline.
+
+        ``again``: the question was asked some time ago, so that even its sources may have gone since.
+        """
         try:
-            async with aclosing(self._buffered(tenant, question_id, after, deadline_at)) as events:
+            async with aclosing(self._buffered(principal, question_id, after, deadline_at, again)) as events:
                 async for event in events:
                     yield event
             return
         except (StreamLost, Unavailable, TransientError, ValueError) as error:
             log.warning("answer_stream_resync", extra={"question_id": question_id, "error": type(error).__name__})
-        async with aclosing(self._from_store(tenant, question_id, deadline_at)) as events:
+        async with aclosing(self._from_store(principal, question_id, deadline_at)) as events:
             async for event in events:
                 yield event
 
     async def _buffered(
-        self, tenant: str, question_id: str, after: str | None, deadline_at: datetime
+        self, principal: Principal, question_id: str, after: str | None, deadline_at: datetime, again: bool
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """The stream as it is. Raises ``StreamLost`` also when the answer is stored but the stream does not say so."""
+        """The stream as it is.
+
+        Raises:
+            StreamLost: also when the answer is stored but the stream does not say so, and when the stream holds what
+                the reader may no longer read.
+        """
         source = self.stream.read(question_id, after=after)
         pending: asyncio.Future[tuple[str, str, str]] | None = None
         try:
@@ -67,7 +78,7 @@ class AnswerReader:
                 pending = pending or asyncio.ensure_future(anext(source))
                 done, _ = await asyncio.wait({pending}, timeout=SILENCE_S)
                 if not done:
-                    if await self._is_over(tenant, question_id, deadline_at):
+                    if await self._is_over(principal, question_id, deadline_at):
                         raise StreamLost("the stream has no end, the question has")
                     continue
                 try:
@@ -75,6 +86,8 @@ class AnswerReader:
                 except StopAsyncIteration:
                     return
                 pending = None
+                if await self._has_gone(principal, event, again):
+                    raise StreamLost("the reader may no longer read what it is made from")
                 yield event
         finally:
             if pending is not None:
@@ -82,18 +95,36 @@ class AnswerReader:
                 await asyncio.gather(pending, return_exceptions=True)
             await source.aclose()
 
-    async def _is_over(self, tenant: str, question_id: str, deadline_at: datetime) -> bool:
-        stored = await self.answers.find(tenant, question_id)
+    async def _is_over(self, principal: Principal, question_id: str, deadline_at: datetime) -> bool:
+        stored = await self.answers.find(principal, question_id)
         return stored is not None or _overtime(deadline_at)
 
+    async def _has_gone(self, principal: Principal, event: AnswerEvent, again: bool) -> bool:
+        """Whether an event holds text of documents that have been deleted, or withdrawn, since they were retrieved.
+
+        A model may write for a minute, so the end of an answer is looked at too. While the store is away there is no
+        knowing: the tokens have been shown by then.
+        """
+        sources: tuple[Passage, ...] = ()
+        if event.name == StreamEventName.DONE:
+            sources = Answer.model_validate_json(event.data).sources
+        elif event.name == StreamEventName.SOURCES and again:
+            sources = SourcesEvent.model_validate_json(event.data).sources
+        try:
+            return bool(sources and await self.answers.lost(principal, sources))
+        except (Unavailable, TransientError):
+            if again:
+                raise
+            return False
+
     async def _from_store(
-        self, tenant: str, question_id: str, deadline_at: datetime
+        self, principal: Principal, question_id: str, deadline_at: datetime
     ) -> AsyncGenerator[AnswerEvent, None]:
         told, (pause_s, longest_s) = False, POLL_S
         while True:
             stored: StoredAnswer | None = None
             try:
-                stored = await self.answers.find(tenant, question_id)
+                stored = await self.answers.find(principal, question_id)
             except (Unavailable, TransientError):
                 log.warning("answer_store_away", extra={"question_id": question_id})
             if stored is not None:

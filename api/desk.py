@@ -64,7 +64,7 @@ class Desk:
 
     def follow(self, question: QuestionAsked) -> Response:
         events = self._edge.reader.read(
-            question.principal.tenant, question.question_id, after=None, deadline_at=question.deadline_at
+            question.principal, question.question_id, after=None, deadline_at=question.deadline_at
         )
         return AnswerEventsResponse(events, self._edge.options.sse)
 
@@ -75,7 +75,7 @@ class Desk:
             ProblemError: it failed.
         """
         events = self._edge.reader.read(
-            question.principal.tenant, question.question_id, after=None, deadline_at=question.deadline_at
+            question.principal, question.question_id, after=None, deadline_at=question.deadline_at
         )
         async with aclosing(events):
             async for event in events:
@@ -86,20 +86,21 @@ class Desk:
 
     async def resume(self, question_id: str, principal: Principal, after: str | None) -> Response:
         edge = self._edge
-        stored = await edge.answers.find(principal.tenant, question_id)
+        stored = await edge.answers.find(principal, question_id)
         if stored is not None and stored.subject != principal.subject:
             raise not_found(f"query {question_id!r}")
         if stored is None:
-            asker = await self._asker(question_id, principal)
+            deadline_at = await self._deadline(question_id, principal)
             if after == END_ID:
                 after = None
             _check_event_id(after)
-            events = edge.reader.read(principal.tenant, question_id, after=after, deadline_at=asker)
+            events = edge.reader.read(principal, question_id, after=after, deadline_at=deadline_at, again=True)
             return AnswerEventsResponse(events, edge.options.sse)
         if after == END_ID:
             return Response(status_code=204)
         _check_event_id(after)
-        events = _replay(edge.stream, question_id, after, ending_of(stored))
+        buffered = edge.stream if stored.complete else None  # the buffer holds what is left out
+        events = _replay(buffered, question_id, after, ending_of(stored))
         # Finished: the first event is there at once, or there is none.
         first = await anext(events, None)
         if first is None:
@@ -107,9 +108,9 @@ class Desk:
         return AnswerEventsResponse(_with_first(first, events), edge.options.sse)
 
     async def state(self, question_id: str, principal: Principal) -> QueryState:
-        stored = await self._edge.answers.find(principal.tenant, question_id)
+        stored = await self._edge.answers.find(principal, question_id)
         if stored is None:
-            await self._asker(question_id, principal)
+            await self._deadline(question_id, principal)
             return QueryState(query_id=question_id, state="running", stream_url=stream_url(question_id))
         if stored.subject != principal.subject:
             raise not_found(f"query {question_id!r}")
@@ -128,7 +129,7 @@ class Desk:
             await self._edge.stream.stop(question_id)
         return state
 
-    async def _asker(self, question_id: str, principal: Principal) -> datetime:
+    async def _deadline(self, question_id: str, principal: Principal) -> datetime:
         """The deadline of a running question, if the principal asked it."""
         asker = await self._edge.stream.asker(question_id)
         if asker is None or (asker.tenant, asker.subject) != (principal.tenant, principal.subject):
@@ -137,11 +138,11 @@ class Desk:
 
 
 async def _replay(
-    stream: AnswerStream, question_id: str, after: str | None, ending: list[AnswerEvent]
+    stream: AnswerStream | None, question_id: str, after: str | None, ending: list[AnswerEvent]
 ) -> AsyncGenerator[AnswerEvent, None]:
     """What the reader of a finished answer has not seen: from the buffer, or else the stored answer."""
     try:
-        if await stream.exists(question_id):
+        if stream is not None and await stream.exists(question_id):
             async with aclosing(stream.read(question_id, after=after)) as events:
                 async for entry in events:
                     yield AnswerEvent(*entry)

@@ -90,6 +90,8 @@ class Answer(Event):
     """A follow-up question as it was understood with the earlier turns; this is what was searched for."""
     cached: bool = False
     """The answer was given before; nothing that it was made from has changed since."""
+    withheld: bool = False
+    """It rested on a document that was deleted since, or that the asker may no longer read: no text, no sources."""
 
 
 class AnswerCompleted(Event):

@@ -17,6 +17,7 @@ from streams.model import CitedRevision, Turn
 from streams.ports import TextGenerator
 from streams.prompt import neutralised
 from streams.terms import FUNCTION_WORDS, Question, subject_words
+from streams.withhold import rests_on
 
 # Earlier turns that a question may refer to. What lies further back is rarely meant, and costs prompt.
 TURNS = 6
@@ -115,8 +116,8 @@ def subject_of(question: str) -> str:
 
 
 def cited(question: QuestionAsked, answer: Answer) -> list[CitedRevision]:
-    """The documents that the text of an answer cites, as they were then."""
-    numbers = {int(number) for number in re.findall(r"\[(\d{1,3})\]", answer.answer)} if answer.answered else set()
+    """The documents that the text of an answer rests on, as they were then."""
+    numbers = rests_on(answer) if answer.answered else frozenset()
     tenant = question.principal.tenant
     seen = (
         CitedRevision(DocumentKey(tenant, passage.collection, passage.document_id), passage.revision)

@@ -7,6 +7,13 @@ _NO_ANSWER = {
     "vi": "Tài liệu không có câu trả lời cho câu hỏi này.",
 }
 
+_WITHHELD = {
+    "en": "This answer rested on a document that has been deleted, or that you may no longer read. Please ask again.",
+    "es": "Esta respuesta se basaba en un documento eliminado, o que usted ya no puede leer. Pregunte de nuevo.",
+    "pt": "Esta resposta baseava-se em um documento apagado, ou que você não pode mais ler. Pergunte de novo.",
+    "vi": "Câu trả lời này dựa trên một tài liệu đã bị xóa, hoặc bạn không còn quyền đọc. Vui lòng hỏi lại.",
+}
+
 # Words that questions are made of, with their diacritics: two languages rarely share two of them.
 _MARKERS: dict[str, str] = {
     "en": " what which who whom whose when where why how is are was were does did do the of to in many ",
@@ -27,3 +34,8 @@ def language_of(question: str) -> str:
 def no_answer(question: str) -> str:
     """That the documents hold no answer, in the question's language."""
     return _NO_ANSWER[language_of(question)]
+
+
+def withheld(question: str) -> str:
+    """That an answer is not shown any more, in the question's language."""
+    return _WITHHELD[language_of(question)]

@@ -74,7 +74,7 @@ class _Ended(Exception):
 async def _stored(question: QuestionAsked, tools: Answering) -> StoredAnswer | None:
     """What an earlier attempt has stored. A store that is away is dealt with where it is needed."""
     try:
-        return await tools.answers.find(question.principal.tenant, question.question_id)
+        return await tools.answers.find(question.principal, question.question_id)
     except (Unavailable, TransientError):
         return None
 

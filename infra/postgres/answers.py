@@ -5,19 +5,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.postgres.pool import Pool
-from schemas.answers import Answer, AnswerCompleted, AnswerFailed, QuestionAsked
+from infra.postgres.still_readable import lost, reader
+from schemas.access import Principal
+from schemas.answers import Answer, AnswerCompleted, AnswerFailed, Passage, QuestionAsked
+from streams.withhold import without
 
 _SAVE = """
 insert into answers (question_id, tenant, subject, collection, query, state, attempt, answer, reason, detail, asked_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 on conflict do nothing
 """
+_FIND = f"""
+select a.subject, a.state, a.answer, a.reason, a.detail,
+       array(select seen.citation {lost("a.answer -> 'sources'")}) as lost
+from answers a
+where a.question_id = $1 and a.tenant = $2
+"""  # noqa: S608 - made of constants
+_LOST = f"select seen.citation {lost('$1::jsonb')}"
 _LOG = """
 insert into query_log (question_id, finished_at, tenant, subject, outcome, reason, took_ms, confidence, generation,
                        behind_ms, sources, degraded)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict do nothing
 """
+
+_SEEN = {"citation", "collection", "document_id", "revision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class SavedAnswer:
     answer: Answer | None
     reason: str | None
     detail: str | None
+    complete: bool = True
 
 
 class PostgresAnswerStore:
@@ -43,16 +56,19 @@ class PostgresAnswerStore:
     async def save_failure(self, question: QuestionAsked, reason: str, detail: str, attempt: int) -> None:
         await self._save(question, "failed", attempt, None, reason, detail)
 
-    async def find(self, tenant: str, question_id: str) -> SavedAnswer | None:
-        row = await self._pool.fetchrow(
-            "select subject, state, answer, reason, detail from answers where question_id = $1 and tenant = $2",
-            question_id,
-            tenant,
-        )
+    async def find(self, principal: Principal, question_id: str) -> SavedAnswer | None:
+        row = await self._pool.fetchrow(_FIND, question_id, *reader(principal))
         if row is None:
             return None
-        answer = None if row["answer"] is None else Answer.model_validate(row["answer"])
-        return SavedAnswer(row["subject"], row["state"], answer, row["reason"], row["detail"])
+        answer = None if row["answer"] is None else without(Answer.model_validate(row["answer"]), row["lost"])
+        return SavedAnswer(row["subject"], row["state"], answer, row["reason"], row["detail"], not row["lost"])
+
+    async def lost(self, principal: Principal, sources: Sequence[Passage]) -> frozenset[int]:
+        if not sources:
+            return frozenset()
+        seen = [passage.model_dump(mode="json", include=_SEEN) for passage in sources]
+        rows = await self._pool.fetch(_LOST, seen, *reader(principal))
+        return frozenset(row["citation"] for row in rows)
 
     async def log(self, events: Sequence[AnswerCompleted | AnswerFailed]) -> None:
         """Project events of the answers topic into the query log; a second time changes nothing."""

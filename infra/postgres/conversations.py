@@ -3,6 +3,7 @@
 from typing import Any
 
 from infra.postgres.pool import Pool, Row
+from infra.postgres.still_readable import lost, reader
 from schemas.access import Principal
 from schemas.answers import Answer, QuestionAsked
 from streams.follow_up import cited
@@ -10,25 +11,18 @@ from streams.model import ConversationSummary, DeletedConversations, Turn
 
 TITLE_CHARS = 200
 
-# $1 subject, $2 tenant, $3 clearance, $4 groups, $5 every group, $6 conversation, $7 limit.
-_TURNS = """
+# $1 subject, $2 to $5 the reader, $6 conversation, $7 limit.
+_TURNS = f"""
 select * from (
     select t.question_id, t.query, t.standalone, t.answer, t.answered, t.asked_at,
-           not exists (
-               select
-               from jsonb_to_recordset(t.cited) as seen (collection text, document_id text, revision bigint)
-               left join documents d on d.tenant = t.tenant and d.collection = seen.collection
-                   and d.document_id = seen.document_id
-               where d.document_key is null or d.deleted or seen.revision <= d.invisible_upto or d.access_level > $3
-                   or not ($5 or d.allowed_groups = '{}' or d.allowed_groups && $4::text[])
-           ) as readable
+           not exists (select {lost("t.cited")}) as readable
     from conversation_turns t
     where t.tenant = $2 and t.subject = $1 and t.conversation_id = $6
     order by t.asked_at desc, t.question_id desc
     limit $7
 ) newest
 order by asked_at, question_id
-"""
+"""  # noqa: S608 - made of constants
 _BEGIN = """
 insert into conversations as c (tenant, subject, conversation_id, title, created_at, updated_at)
 values ($1, $2, $3, $4, $5, $5)
@@ -89,10 +83,7 @@ class PostgresConversationStore:
         rows = await self._pool.fetch(
             _TURNS,
             principal.subject,
-            principal.tenant,
-            principal.clearance.rank,
-            principal.groups,
-            principal.every_group,
+            *reader(principal),
             conversation_id,
             limit,
         )

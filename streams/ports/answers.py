@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from schemas.access import Principal
-from schemas.answers import Answer, QuestionAsked
+from schemas.answers import Answer, Passage, QuestionAsked
 from streams.model import ConversationSummary, DeletedConversations, Turn
 
 
@@ -18,7 +18,16 @@ class AnswerStore(Protocol):
 
     async def save_failure(self, question: QuestionAsked, reason: str, detail: str, attempt: int) -> None: ...
 
-    async def find(self, tenant: str, question_id: str) -> "StoredAnswer | None": ...
+    async def find(self, principal: Principal, question_id: str) -> "StoredAnswer | None":
+        """How a question of the principal's tenant ended, without what the principal may no longer read.
+
+        Who asked it is for the caller to compare.
+        """
+        ...
+
+    async def lost(self, principal: Principal, sources: Sequence[Passage]) -> frozenset[int]:
+        """The citation numbers of passages whose document has been deleted since, or may no longer be read."""
+        ...
 
 
 class StoredAnswer(Protocol):
@@ -35,6 +44,10 @@ class StoredAnswer(Protocol):
     def reason(self) -> str | None: ...
     @property
     def detail(self) -> str | None: ...
+    @property
+    def complete(self) -> bool:
+        """False: something is left out of the answer, since it may no longer be read."""
+        ...
 
 
 class ConversationStore(Protocol):

@@ -25,6 +25,7 @@ from tests.fakes.index import InMemoryIndex
 from tests.fakes.stores import InMemoryAnswerStore, InMemoryCatalog, InMemoryPassageStore, World
 from tests.fakes.streams import InMemoryAnswerStream
 
+ASKER = Principal(subject="someone")
 PIECES = ("Records ", "are kept ", "for 7 days [1].")
 
 
@@ -90,7 +91,7 @@ def a_question(question_id: str = "q1", *, within_s: float = 30, **changes) -> Q
         question_id=question_id,
         request_id="r1",
         query="How long?",
-        principal=Principal(subject="someone"),
+        principal=ASKER,
         asked_at=now,
         deadline_at=now + timedelta(seconds=within_s),
     )
@@ -108,7 +109,7 @@ async def test_tokens_together_are_the_stored_answer(script, tools):
     assert [name for name, _ in seen][:2] == ["meta", "sources"]
     assert "".join(data["text"] for name, data in seen if name == "token") == event.answer.answer
     assert seen[-1] == ("done", json.loads(event.answer.model_dump_json()))
-    stored = await tools.answers.find("default", "q1")
+    stored = await tools.answers.find(ASKER, "q1")
     assert stored.answer == event.answer
     assert [source.quote for source in event.answer.sources] == ["kept for 7 days", None]
 
@@ -128,7 +129,7 @@ async def test_an_expired_question_fails_without_work(script, tools):
     assert isinstance(event, AnswerFailed)
     assert event.reason == "expired"
     assert events(tools)[-1][0] == "failed"
-    assert (await tools.answers.find("default", "q1")).state == "failed"
+    assert (await tools.answers.find(ASKER, "q1")).state == "failed"
 
 
 async def test_the_deadline_ends_an_answer_and_the_model(script, tools):
@@ -172,14 +173,14 @@ async def test_a_worker_that_was_taken_over_stops(script, tools):
         async with asyncio.timeout(2):
             await answering
     assert script.closed
-    assert await tools.answers.find("default", "q1") is None
+    assert await tools.answers.find(ASKER, "q1") is None
 
 
 async def test_without_redis_the_answer_is_still_stored(script, tools):
     tools.stream.down = True
     event = await respond(a_question(), tools=tools)
     assert isinstance(event, AnswerCompleted)
-    assert (await tools.answers.find("default", "q1")).answer == event.answer
+    assert (await tools.answers.find(ASKER, "q1")).answer == event.answer
 
 
 async def test_a_stream_that_comes_back_gets_every_event_once(script, tools):

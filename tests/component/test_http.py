@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -262,6 +263,75 @@ async def test_only_the_asker_may_attach():
             assert (await client.request(method, url)).status_code == 404
         assert (await client.get("/api/v1/queries/unknown")).status_code == 404
     fake.questions.hold.set()
+
+
+async def test_an_answer_of_somebody_else_looks_like_none_byte_by_byte():
+    fake = an_edge()
+    async with fake.client(**{"X-Request-Id": "the-same"}) as client:
+        query_id = (await client.post("/api/v1/query", json={"query": "x"})).json()["query_id"]
+        kept = fake.answers.of("default", query_id)
+        fake.answers.put("default", query_id, replace(kept, subject="somebody-else"))
+        for path in ("", "/stream"):
+            theirs = await client.get(f"/api/v1/queries/{query_id}{path}")
+            fake.answers.forget("default", query_id)
+            fake.stream.askers.clear()
+            never_asked = await client.get(f"/api/v1/queries/{query_id}{path}")
+            assert (theirs.status_code, theirs.content) == (404, never_asked.content)
+            fake.answers.put("default", query_id, replace(kept, subject="somebody-else"))
+
+
+# What may no longer be read
+
+SECRET = "kept for 7 days"
+
+
+async def test_a_kept_answer_is_withheld_once_its_document_has_gone():
+    fake = an_edge()
+    async with fake.client() as client:
+        whole = events_of((await client.post("/api/v1/query/stream", json={"query": "x"})).text)
+        query_id, url = whole[0][2]["query_id"], whole[0][2]["stream_url"]
+        assert SECRET in (await client.get(f"/api/v1/queries/{query_id}")).text
+        fake.answers.withdrawn.add("guides/retention.md")
+        state = await client.get(f"/api/v1/queries/{query_id}")
+        assert SECRET not in state.text
+        answer = state.json()["answer"]
+        assert (answer["withheld"], answer["answered"], answer["sources"]) == (True, False, [])
+        for seen in (None, whole[1][0], whole[-2][0]):
+            stream = await client.get(url, headers={"Last-Event-ID": seen} if seen else {})
+            assert SECRET not in stream.text
+            [(event_id, name, data)] = events_of(stream.text)
+            assert (name, data["answer"]) == ("resync", answer)
+            assert (await client.get(url, headers={"Last-Event-ID": event_id})).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/api/v1/query", "/api/v1/query/stream"])
+async def test_what_goes_while_it_is_answered_is_not_in_the_end(path):
+    fake = an_edge()
+    fake.answers.withdrawn.add("guides/retention.md")  # after retrieval, whose sources are shown as they are found
+    async with fake.client() as client:
+        response = await client.post(path, json={"query": "x"})
+    if path.endswith("stream"):
+        *before, (event_id, name, data) = events_of(response.text)
+        assert "done" not in [name for _, name, _ in before]
+        assert (event_id, name) == ("end", "resync")
+        answer = data["answer"]
+    else:
+        answer = response.json()
+    assert answer["withheld"]
+    assert SECRET not in json.dumps(answer)
+
+
+async def test_whoever_comes_to_a_running_answer_later_sees_nothing_of_what_has_gone():
+    fake = an_edge()
+    fake.questions.hold = asyncio.Event()
+    async with fake.client() as client:
+        accepted = (await client.post("/api/v1/queries", json={"query": "x"})).json()
+        fake.answers.withdrawn.add("guides/retention.md")
+        watching = asyncio.create_task(client.get(accepted["stream_url"]))
+        fake.questions.hold.set()
+        stream = (await watching).text
+    assert SECRET not in stream
+    assert events_of(stream)[-1][2]["answer"]["withheld"]
 
 
 async def test_delete_asks_the_worker_to_stop():

@@ -66,7 +66,8 @@ def stores(request: pytest.FixtureRequest, postgres_pool: Pool) -> Stores:
 
 
 def _in_memory() -> Stores:
-    world, answers = World(), InMemoryAnswerStore()
+    world = World()
+    answers = InMemoryAnswerStore(world)
     return Stores(
         InMemoryCatalog(world),
         InMemoryDocumentLedger(world),

@@ -118,8 +118,8 @@ async def test_deleting_takes_the_turns_and_their_stored_answers_along(desk: Des
     assert await store.delete(ann, "c1") == (1, (question.question_id,))
     assert await store.delete(ann, "c1") == (0, ())
     assert await store.turns(ann, "c1") == []
-    assert await desk.stores.answers.find(desk.tenant, question.question_id) is None
-    assert await desk.stores.answers.find(desk.tenant, other.question_id) is not None
+    assert await desk.stores.answers.find(ann, question.question_id) is None
+    assert await desk.stores.answers.find(ann, other.question_id) is not None
     assert [one.conversation_id for one in await store.list_conversations(ann)] == ["c2"]
     assert await store.delete(ann, None) == (1, (other.question_id,))
 
@@ -149,6 +149,43 @@ async def test_an_answer_is_shown_only_while_what_it_cites_may_be_read(desk: Des
     assert await desk.answers(ann) == [None]
     await desk.change(6)  # created again: what was deleted stays deleted
     assert await desk.answers(ann) == [None]
+
+
+async def test_a_stored_answer_is_given_only_while_what_it_rests_on_may_be_read(desk: Desk) -> None:
+    ann, store = desk.reader(clearance=AccessLevel.PUBLIC), desk.stores.answers
+    question = await desk.ask("What?", ann)
+
+    async def text() -> str | None:
+        found = await store.find(ann, question.question_id)
+        return None if found.answer.withheld else found.answer.answer
+
+    assert await text() == "It is so [1]."
+    await desk.change(2)
+    assert await text() == "It is so [1]."
+    await desk.change(3, Change.ACCESS, apply=False, level=AccessLevel.CONFIDENTIAL)
+    assert await text() is None
+    boss = desk.reader(clearance=AccessLevel.RESTRICTED)
+    assert not (await store.find(boss, question.question_id)).answer.withheld
+    await desk.change(4, Change.ACCESS, apply=False, level=AccessLevel.PUBLIC, groups=("hr",))
+    assert await text() is None
+    assert not (await store.find(desk.reader(groups=("hr",)), question.question_id)).answer.withheld
+    await desk.change(5, Change.ACCESS, apply=False, level=AccessLevel.PUBLIC)
+    assert await text() == "It is so [1]."
+    await desk.change(6, Change.DELETE, apply=False)
+    assert await text() is None
+    await desk.change(7)  # created again: what was deleted stays deleted
+    assert await text() is None
+
+
+async def test_passages_that_were_lost_are_named(desk: Desk) -> None:
+    ann = desk.reader(clearance=AccessLevel.PUBLIC)
+    here = a_passage(1, document_id=desk.key.document_id, collection=desk.key.collection, revision=1)
+    never = a_passage(2, document_id="never-there.md", collection=desk.key.collection)
+    assert await desk.stores.answers.lost(ann, []) == frozenset()
+    assert await desk.stores.answers.lost(ann, [here, never]) == {2}
+    assert await desk.stores.answers.lost(a_principal(new_tenant()), [here]) == {1}
+    await desk.change(2, Change.DELETE, apply=False)
+    assert await desk.stores.answers.lost(ann, [here, never]) == {1, 2}
 
 
 # What an answer was made from

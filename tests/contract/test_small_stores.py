@@ -91,7 +91,7 @@ async def test_the_first_ending_of_a_question_is_the_one_that_counts(stores: Sto
     await stores.answers.save(question, answer, 1)
     await stores.answers.save(question, an_answer(question, "Something else."), 2)
     await stores.answers.save_failure(question, "timeout", "too late", 3)
-    found = await stores.answers.find(question.principal.tenant, question.question_id)
+    found = await stores.answers.find(question.principal, question.question_id)
     assert found is not None
     assert (found.state, found.subject, found.answer, found.reason) == ("done", "someone", answer, None)
 
@@ -99,10 +99,11 @@ async def test_the_first_ending_of_a_question_is_the_one_that_counts(stores: Sto
 async def test_a_failure_says_why_and_other_tenants_see_nothing(stores: Stores) -> None:
     question = a_question(new_tenant())
     await stores.answers.save_failure(question, "timeout", "nothing came", 1)
-    found = await stores.answers.find(question.principal.tenant, question.question_id)
+    found = await stores.answers.find(question.principal, question.question_id)
     assert found is not None
     assert (found.state, found.answer, found.reason, found.detail) == ("failed", None, "timeout", "nothing came")
-    assert await stores.answers.find(new_tenant(), question.question_id) is None
+    stranger = question.principal.model_copy(update={"tenant": new_tenant()})
+    assert await stores.answers.find(stranger, question.question_id) is None
 
 
 # Blobs

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 
 from schemas.access import Principal
 from schemas.answers import Answer, QuestionAsked
-from schemas.documents import DocumentKey
 from streams.follow_up import cited
 from streams.model import CitedRevision, ConversationSummary, DeletedConversations, Turn
-from tests.fakes.stores import InMemoryAnswerStore, World, may_read
+from tests.fakes.stores import InMemoryAnswerStore, World
 
 
 @dataclass
@@ -32,7 +31,7 @@ class InMemoryConversationStore:
             return []
         newest = sorted(kept.turns.values(), key=lambda pair: (pair[0].asked_at, pair[0].question_id))[-limit:]
         return [
-            turn if all(self._may_be_read(principal, *one) for one in seen) else replace(turn, answer=None)
+            turn if all(self._world.still_readable(principal, *one) for one in seen) else replace(turn, answer=None)
             for turn, seen in newest
         ]
 
@@ -79,15 +78,6 @@ class InMemoryConversationStore:
                 kept.title, kept.deleted_at = "", datetime.now(UTC)
                 deleted += 1
         return DeletedConversations(deleted, tuple(question_ids))
-
-    def _may_be_read(self, principal: Principal, key: DocumentKey, revision: int) -> bool:
-        document = self._world.documents.get(key)
-        return (
-            document is not None
-            and not document.deleted
-            and revision > document.invisible_upto
-            and may_read(principal, key, document)
-        )
 
 
 def _by_use(summary: ConversationSummary) -> tuple[datetime, str]:

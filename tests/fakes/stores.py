@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from schemas.access import AccessLevel, Principal
-from schemas.answers import Answer, QuestionAsked
+from schemas.answers import Answer, Passage, QuestionAsked
 from schemas.documents import Change, DocumentKey
 from schemas.pipeline import DocumentAttributes, Origin
 from schemas.positions import Position
@@ -31,6 +31,7 @@ from streams.model import (
     Ordering,
     Verdict,
 )
+from streams.withhold import without
 
 A_MODEL = EmbeddingModel(name="hash", fingerprint="hash-v1", dimensions=8, max_tokens=256)
 
@@ -71,6 +72,16 @@ class World:
     def generation(self, generation_id: int) -> Generation | None:
         live = (generation for collection in self.collections.values() for generation in collection.live)
         return next((generation for generation in live if generation.generation_id == generation_id), None)
+
+    def still_readable(self, principal: Principal, key: DocumentKey, revision: int) -> bool:
+        """Whether a document may be read that was at this revision when an answer was made from it."""
+        document = self.documents.get(key)
+        return (
+            document is not None
+            and not document.deleted
+            and revision > document.invisible_upto
+            and may_read(principal, key, document)
+        )
 
 
 class InMemoryCatalog:
@@ -385,10 +396,15 @@ class KeptAnswer:
     answer: Answer | None = None
     reason: str | None = None
     detail: str | None = None
+    complete: bool = True
 
 
 class InMemoryAnswerStore:
-    def __init__(self) -> None:
+    """Without a world to compare with, documents may be read until they are withdrawn."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self._world = world
+        self.withdrawn: set[str] = set()
         self._answers: dict[tuple[str, str], KeptAnswer] = {}
 
     async def save(self, question: QuestionAsked, answer: Answer, attempt: int) -> None:
@@ -397,8 +413,30 @@ class InMemoryAnswerStore:
     async def save_failure(self, question: QuestionAsked, reason: str, detail: str, attempt: int) -> None:
         self._keep(question, KeptAnswer(question.principal.subject, "failed", None, reason, detail))
 
-    async def find(self, tenant: str, question_id: str) -> KeptAnswer | None:
-        return self._answers.get((tenant, question_id))
+    async def find(self, principal: Principal, question_id: str) -> KeptAnswer | None:
+        kept = self._answers.get((principal.tenant, question_id))
+        if kept is None or kept.answer is None:
+            return kept
+        lost = await self.lost(principal, kept.answer.sources)
+        return replace(kept, answer=without(kept.answer, lost), complete=not lost)
+
+    async def lost(self, principal: Principal, sources: Sequence[Passage]) -> frozenset[int]:
+        if self._world is None:
+            return frozenset(passage.citation for passage in sources if passage.document_id in self.withdrawn)
+        return frozenset(
+            passage.citation
+            for passage in sources
+            if not self._world.still_readable(
+                principal, DocumentKey(principal.tenant, passage.collection, passage.document_id), passage.revision
+            )
+        )
+
+    def of(self, tenant: str, question_id: str) -> KeptAnswer:
+        """As it is kept, with all that it holds."""
+        return self._answers[tenant, question_id]
+
+    def put(self, tenant: str, question_id: str, kept: KeptAnswer) -> None:
+        self._answers[tenant, question_id] = kept
 
     def forget(self, tenant: str, question_id: str) -> None:
         self._answers.pop((tenant, question_id), None)

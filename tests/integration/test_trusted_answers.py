@@ -75,16 +75,29 @@ async def test_a_follow_up_is_understood_and_the_conversation_is_kept(client: ht
     assert (await client.delete("/api/v1/conversations")).status_code == 204
 
 
-async def test_a_deleted_document_does_not_live_on_in_a_conversation(client: httpx.AsyncClient) -> None:
+async def test_a_deleted_document_does_not_live_on_in_kept_answers(client: httpx.AsyncClient) -> None:
     await put(client, "ibex.md", "The ibex password is tamarind.")
     told = await ask(client, "What is the ibex password?", conversation_id="c-2")
     assert "tamarind" in told["answer"]
+    background = (await client.post("/api/v1/queries", json={"query": "Tell the ibex password."})).json()
+    assert "tamarind" in (await client.get(background["stream_url"])).text
+    kept = [f"/api/v1/queries/{query_id}" for query_id in (told["query_id"], background["query_id"])]
+    for url in kept:
+        assert "tamarind" in (await client.get(url)).text
     gone = await client.delete(f"{DOCUMENTS}/ibex.md")
     position = gone.json()["position"]
     again = await ask(client, "What is the ibex password?", conversation_id="c-2", min_position=position)
     assert "tamarind" not in json.dumps(again)
     repeated = await ask(client, "What is the ibex password?")
     assert "tamarind" not in json.dumps(repeated)
+    for url in kept:
+        state = await client.get(url)
+        assert "tamarind" not in state.text
+        assert state.json()["answer"]["withheld"]
+        for seen in ("", "1-1", "1-2"):
+            stream = await client.get(f"{url}/stream", headers={"Last-Event-ID": seen} if seen else {})
+            assert "tamarind" not in stream.text
+            assert stream.text.count("event: resync") == 1
     shown = (await client.get("/api/v1/conversations/c-2")).text
     assert "tamarind" not in shown
     assert json.loads(shown)["turns"][0]["answer"] is None
