@@ -14,7 +14,7 @@ from infra.local.ports import free_ports
 from infra.local.roles import RoleProcess, role_environment
 from infra.settings import Settings
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 
 
 class Event(NamedTuple):
