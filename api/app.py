@@ -26,6 +26,7 @@ from infra.postgres.outcomes import PostgresOutcomeStore
 from infra.resources import Resources, open_resources
 from infra.settings import Settings
 from streams.answering import DEFAULT_COLLECTION
+from streams.as_of import TimeTravel
 from streams.errors import LeatError, PermanentError, Unavailable
 from streams.model import DeadLetter
 
@@ -98,6 +99,7 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
         directory=resources.directory,
         status=resources.directory,
         dead_letters=DeadLetterTray(resources.outcomes, resources.dead_letters),
+        time_travel=TimeTravel(resources.history, resources.vector_cache, resources.index, resources.sparse),
         administration=Administration(
             collections=resources.collections,
             generations=resources.generations,

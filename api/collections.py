@@ -62,6 +62,7 @@ def settings_of(body: CollectionChange) -> CollectionSettings:
         embedding_model=body.embedding_model,
         chunk_tokens=body.chunk_tokens,
         chunk_overlap=body.chunk_overlap,
+        history_days=body.history_days,
     )
 
 
@@ -79,5 +80,6 @@ def item_of(record: CollectionRecord) -> CollectionItem:
         on_failure=record.on_failure.value,
         default_access_level=record.default_access_level,
         default_allowed_groups=record.default_allowed_groups,
+        history_days=record.history_days,
         created_at=record.created_at,
     )

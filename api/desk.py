@@ -12,6 +12,7 @@ from fastapi import Request, Response
 
 from api.answer_events import END_ID, AnswerEvent, ending_of
 from api.edge import Edge
+from api.moments import back_to, moment_of
 from api.problems import ProblemError, invalid_field, not_found, unavailable
 from api.search import readable_collection, retrieval_options
 from api.sse import AnswerEventsResponse
@@ -37,7 +38,10 @@ class Desk:
         """Publish the question. When this returns, it will be answered or fail, even if this process dies."""
         edge = self._edge
         await wait_for(body.min_position, body.wait_ms, body.until, principal=principal, directory=edge.directory)
-        await readable_collection(principal.tenant, body.collection, edge.catalog)
+        collection = await readable_collection(principal.tenant, body.collection, edge.catalog)
+        moment = await moment_of(body.as_of, "as_of", principal, edge)
+        if moment is not None:
+            await back_to(moment, principal, collection, edge)  # refused now rather than by the answerer
         now = datetime.now(UTC)
         question = QuestionAsked(
             # Time first, so that ids sort; 80 random bits, since whoever has the id must still be its asker.
@@ -45,7 +49,7 @@ class Desk:
             request_id=request.scope["leat.request_id"],
             query=body.query,
             principal=principal,
-            options=retrieval_options(body),
+            options=retrieval_options(body, moment),
             conversation_id=body.conversation_id,
             use_guardrails=body.use_guardrails,
             background=background,

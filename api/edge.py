@@ -7,6 +7,7 @@ from api.administration import Administration
 from api.answer_events import AnswerReader
 from api.auth import Authenticator
 from api.sse import SseOptions
+from streams.as_of import TimeTravel
 from streams.ports import (
     AnswerStore,
     AnswerStream,
@@ -62,6 +63,8 @@ class Edge:
     """Records that each consumer group has still to read."""
     checks: Mapping[str, Check]
     """Per dependency, how to find out whether it answers."""
+    time_travel: TimeTravel | None = None
+    """None: there is no looking back."""
     dispensable: frozenset[str] = frozenset()
     """Dependencies without which requests are still served."""
     stalled: Callable[[], tuple[str, ...]] = lambda: ()

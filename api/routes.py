@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Scope
 
 from api import (
+    changes,
     collections,
     conversations,
     dead_letters,
@@ -47,8 +48,8 @@ def build_api(edge: Edge) -> FastAPI:
     )
     app.state.authenticator = edge.authenticator
     everything = (
-        search, queries, conversations, documents, sources, collections, generations, jobs, dead_letters, status,
-        health, page,
+        search, changes, queries, conversations, documents, sources, collections, generations, jobs, dead_letters,
+        status, health, page,
     )  # fmt: skip
     for module in everything:
         app.include_router(module.router(edge))

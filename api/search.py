@@ -1,12 +1,14 @@
 """``/api/v1/search``: passages, without an answer."""
 
 import time
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from api.auth import CurrentPrincipal
 from api.edge import Edge
+from api.moments import back_to, moment_of
 from api.problems import not_found
 from api.responses import json_response, problems
 from api.waiting import wait_for
@@ -14,7 +16,8 @@ from schemas.access import Principal
 from schemas.answers import DEFAULT_TOP_K, MAX_QUERY_CHARS, MAX_TOP_K, RetrievalOptions
 from schemas.api import SearchRequest, SearchResponse
 from streams.answering import DEFAULT_COLLECTION
-from streams.model import Collection
+from streams.as_of import incomplete
+from streams.model import Collection, Freshness
 from streams.ports import Catalog
 from streams.retrieve import retrieve
 
@@ -41,10 +44,17 @@ def router(edge: Edge) -> APIRouter:
         collection: str = DEFAULT_COLLECTION,
         min_position: str | None = None,
         wait_ms: int = 5000,
+        as_of: str | None = None,
     ) -> Response:
         """As the POST, for links and browsers."""
         body = SearchRequest(
-            query=q, top_k=top_k, threshold=threshold, collection=collection, min_position=min_position, wait_ms=wait_ms
+            query=q,
+            top_k=top_k,
+            threshold=threshold,
+            collection=collection,
+            min_position=min_position,
+            wait_ms=wait_ms,
+            as_of=as_of,
         )
         return json_response(await find(body, principal, edge=edge))
 
@@ -60,25 +70,33 @@ async def find(request: SearchRequest, principal: Principal, *, edge: Edge) -> S
     collection = await readable_collection(principal.tenant, request.collection, edge.catalog)
     # Before the search: what is said about freshness must hold for what was searched.
     freshness = await edge.passages.freshness(principal.tenant, request.collection)
+    moment = await moment_of(request.as_of, "as_of", principal, edge)
+    then = None if moment is None else await back_to(moment, principal, collection, edge)
     retrieval = await retrieve(
         request.query,
         principal,
-        retrieval_options(request),
+        retrieval_options(request, moment),
         collection=collection,
         embedder=await edge.embedders.of(collection.serving.model),
         sparse=edge.sparse,
-        index=edge.index,
-        passages=edge.passages,
+        index=then or edge.index,
+        passages=then or edge.passages,
     )
+    if then is not None:
+        freshness = Freshness(None, 0.0)
     return SearchResponse(
         passages=retrieval.passages,
         generation=retrieval.generation,
         position=freshness.position,
         behind_ms=freshness.behind_ms,
         took_ms=round((time.perf_counter() - started) * 1000, 2),
-        degraded=retrieval.degraded,
-        degraded_reason=retrieval.degraded_reason,
         min_position=seen,
+        as_of=moment,
+        **{
+            "degraded": retrieval.degraded,
+            "degraded_reason": retrieval.degraded_reason,
+            **({} if then is None else incomplete(then, retrieval.degraded_reason)),
+        },
     )
 
 
@@ -90,7 +108,8 @@ async def readable_collection(tenant: str, name: str, catalog: Catalog) -> Colle
     return collection
 
 
-def retrieval_options(request: SearchRequest) -> RetrievalOptions:
+def retrieval_options(request: SearchRequest, moment: datetime | None) -> RetrievalOptions:
+    """``moment``: what ``as_of`` of the request means."""
     return RetrievalOptions(
         collection=request.collection,
         top_k=request.top_k,
@@ -98,4 +117,5 @@ def retrieval_options(request: SearchRequest) -> RetrievalOptions:
         filters=request.filters,
         min_position=request.min_position,
         wait_ms=request.wait_ms,
+        as_of=moment,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import DataOption, JsonOption
+from cli.options import AsOfOption, DataOption, JsonOption
 
 app = typer.Typer()
 
@@ -24,6 +24,7 @@ def ask(
     collection: Annotated[str, typer.Option(help="The collection to ask.")] = "default",
     top_k: Annotated[int, typer.Option(min=1, max=20, help="How many passages the answer may rest on.")] = 5,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Ignore passages that score lower.")] = None,
+    as_of: AsOfOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -31,12 +32,15 @@ def ask(
     from cli.client import Client
     from cli.connection import connect
     from cli.exits import USAGE, Refused
+    from cli.moments import moment
 
     if not question and not interactive:
         raise Refused("ask something, or give --interactive", USAGE)
     body: dict[str, Any] = {"collection": collection, "top_k": top_k}
     if threshold is not None:
         body["threshold"] = threshold
+    if as_of is not None:
+        body["as_of"] = moment(as_of)
     if conversation or interactive:
         body["conversation_id"] = conversation or secrets.token_hex(8)
     answer: dict[str, Any] = {"answered": True}
@@ -102,6 +106,8 @@ def _show(client: Any, body: dict[str, Any]) -> dict[str, Any]:
     facts = [f"{milliseconds(answer['took_ms'])}"]
     if answer.get("confidence") is not None:
         facts.append(f"confidence {answer['confidence']:.2f}")
+    if answer.get("as_of"):
+        facts.append(f"as of {answer['as_of']}")
     if answer.get("behind_ms"):
         facts.append(f"index {milliseconds(answer['behind_ms'])} behind the log")
     if answer.get("degraded"):

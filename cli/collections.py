@@ -28,6 +28,9 @@ LevelOption = Annotated[str | None, typer.Option("--access-level", help="Of docu
 GroupOption = Annotated[
     list[str] | None, typer.Option("--group", help="Of documents that come without groups; may be repeated.")
 ]
+HistoryOption = Annotated[
+    int | None, typer.Option("--history-days", help="How long superseded text can be looked back at; 0: not at all.")
+]
 NameArgument = Annotated[str, typer.Argument(help="The collection.")]
 
 
@@ -73,6 +76,7 @@ def create(
     on_failure: OnFailureOption = None,
     access_level: LevelOption = None,
     group: GroupOption = None,
+    history_days: HistoryOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -80,7 +84,7 @@ def create(
     from cli.client import Client
     from cli.connection import connect
 
-    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group)
+    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days)
     with Client(connect(data)) as client:
         _show(client.post(_PATH, {"name": name, **body}), json_output)
 
@@ -95,6 +99,7 @@ def change(
     on_failure: OnFailureOption = None,
     access_level: LevelOption = None,
     group: GroupOption = None,
+    history_days: HistoryOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -102,7 +107,7 @@ def change(
     from cli.client import Client
     from cli.connection import connect
 
-    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group)
+    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days)
     with Client(connect(data)) as client:
         _show(client.patch(f"{_PATH}/{name}", body), json_output)
 
@@ -184,6 +189,7 @@ def _body(
     on_failure: str | None,
     access_level: str | None,
     groups: list[str] | None,
+    history_days: int | None,
 ) -> dict[str, Any]:
     given = {
         "embedding_model": model,
@@ -193,6 +199,7 @@ def _body(
         "on_failure": on_failure,
         "default_access_level": access_level,
         "default_allowed_groups": groups or None,
+        "history_days": history_days,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("cli.run", "Run one or several roles against given services."),
     "ask": ("cli.ask", "Ask a question; the answer streams in with citations."),
     "search": ("cli.search", "Search passages."),
+    "changes": ("cli.changes", "What was added, changed and removed about something since a time."),
     "ingest": ("cli.ingest", "Publish files or folders once."),
     "watch": ("cli.watch", "Publish changes of a folder as they happen."),
     "status": ("cli.status", "Documents, lag, freshness."),

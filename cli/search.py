@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import DataOption, JsonOption
+from cli.options import AsOfOption, DataOption, JsonOption
 
 app = typer.Typer()
 
@@ -15,17 +15,21 @@ def search(
     collection: Annotated[str, typer.Option(help="The collection to search.")] = "default",
     top_k: Annotated[int, typer.Option(min=1, max=20, help="How many passages.")] = 5,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out passages that score lower.")] = None,
+    as_of: AsOfOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """Search passages by words and by meaning. Exit code 1: nothing was found."""
     from cli.client import Client
     from cli.connection import connect
+    from cli.moments import moment
     from cli.output import console, print_json, source_line
 
     body: dict[str, Any] = {"query": " ".join(query), "collection": collection, "top_k": top_k}
     if threshold is not None:
         body["threshold"] = threshold
+    if as_of is not None:
+        body["as_of"] = moment(as_of)
     with Client(connect(data)) as client:
         found = client.post("/api/v1/search", body)
     if json_output:

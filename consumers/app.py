@@ -44,6 +44,7 @@ from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
 from streams import outcomes
 from streams.answering import Answering
+from streams.as_of import TimeTravel
 from streams.epoch import EpochWatch
 from streams.jobs import JobType, JobWork
 from streams.parity import Searching
@@ -63,6 +64,7 @@ SWEEP_EVERY_S = 3.0
 REDRIVE_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
 FORGET_EVERY_S = 600.0
+FORGET_HISTORY_EVERY_S = 60.0
 # By then every process knows that a generation has come or gone: its caches are half as old at most, the rest is for
 # work that had begun.
 KNOWN_AFTER_S = 2 * CACHE_S + 0.7
@@ -269,6 +271,7 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
         cache=resources.answer_cache,
         guardrails=resources.guardrails,
         on_guardrail=lambda name: GUARDRAILS.labels(name).inc(),
+        time_travel=TimeTravel(resources.history, resources.vector_cache, resources.index, resources.sparse),
         installation=wiring.installation,
         grace_s=settings.answer_grace_s,
     )
@@ -374,9 +377,15 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
             _jobs(wiring).run(),
             every(SWEEP_EVERY_S, retire, name="retire"),
             every(REDRIVE_EVERY_S, mender.run, name="mend"),
+            every(FORGET_HISTORY_EVERY_S, partial(_forget_history, resources), name="forget-history"),
             every(FORGET_EVERY_S, partial(_forget_jobs, resources), name="forget-jobs"),
         ]
     return []
+
+
+async def _forget_history(resources: Resources) -> None:
+    while await resources.history.forget_old():
+        pass
 
 
 async def _forget_jobs(resources: Resources) -> None:

@@ -18,6 +18,7 @@ from infra.postgres.collections import PostgresCollectionStore
 from infra.postgres.conversations import PostgresConversationStore
 from infra.postgres.documents import PostgresDocumentDirectory
 from infra.postgres.generations import PostgresGenerationStore
+from infra.postgres.history import PostgresHistory
 from infra.postgres.jobs import PostgresJobStore
 from infra.postgres.ledger import PostgresDocumentLedger
 from infra.postgres.manifests import PostgresManifestStore
@@ -70,6 +71,7 @@ class Resources:
     generations: PostgresGenerationStore
     build: PostgresGenerationBuild
     jobs: PostgresJobStore
+    history: PostgresHistory
     opened: Mapping[str, Any]
     """The parts that were wanted, by the names of ``OPENERS``."""
 
@@ -192,6 +194,7 @@ async def open_resources(
             generations=PostgresGenerationStore(pool, plan=generation_planner(settings)),
             build=PostgresGenerationBuild(pool),
             jobs=PostgresJobStore(pool),
+            history=PostgresHistory(pool),
             opened=opening.parts,
         )
 

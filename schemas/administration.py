@@ -41,6 +41,9 @@ class CollectionChange(ApiModel):
         None, description="Of documents that come without one; those that are there keep theirs."
     )
     default_allowed_groups: Groups | None = None
+    history_days: int | None = Field(
+        None, ge=0, le=36_500, description="How long superseded text can be looked back at (7); 0: not at all."
+    )
 
 
 class CollectionCreate(CollectionChange):
@@ -67,6 +70,7 @@ class CollectionItem(Event):
     on_failure: str
     default_access_level: AccessLevel
     default_allowed_groups: tuple[str, ...]
+    history_days: int
     created_at: datetime
 
 

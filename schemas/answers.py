@@ -44,6 +44,8 @@ class RetrievalOptions(Event):
     filters: dict[str, Any] = Field(default_factory=dict)
     min_position: str | None = None
     wait_ms: int = Field(default=5000, ge=0, le=60_000)
+    as_of: Instant | None = None
+    """Answer from what the documents said then."""
 
 
 class QuestionAsked(Event):
@@ -92,6 +94,8 @@ class Answer(Event):
     """The answer was given before; nothing that it was made from has changed since."""
     withheld: bool = False
     """It rested on a document that was deleted since, or that the asker may no longer read: no text, no sources."""
+    as_of: Instant | None = None
+    """The answer rests on what the documents said then. None: on what they say now."""
 
 
 class AnswerCompleted(Event):

@@ -68,6 +68,10 @@ class SearchRequest(ApiModel):
     )
     wait_ms: int = Field(DEFAULT_WAIT_MS, ge=0, le=MAX_WAIT_MS, description="How long to wait for `min_position`.")
     until: Until = Field(Until.SEARCHABLE, description="Whether the wait is for words or for meaning too.")
+    as_of: str | None = Field(
+        None, max_length=8192,
+        description="Look at what the documents said then: a time with its zone, or a `position`.",
+    )  # fmt: skip
 
 
 class QueryRequest(SearchRequest):
@@ -107,6 +111,47 @@ class SearchResponse(Event):
     degraded_reason: str | None = None
     min_position: DocumentStateSeen | None = None
     """What became of the change that was waited for."""
+    as_of: Instant | None = None
+    """The passages are what the documents said then."""
+
+
+class ChangesRequest(ApiModel):
+    """What changed about something."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "retention of records", "since": "2026-01-24T00:00:00Z"}]}
+    )
+
+    query: Query
+    since: str = Field(max_length=8192, description="A time with its zone, or a `position`.")
+    collection: Name = "default"
+    limit: int = Field(20, ge=1, le=200, description="Most changes to return.")
+
+
+class ChangeItem(Event):
+    """What became of one passage."""
+
+    kind: Literal["added", "changed", "removed"]
+    document_id: str
+    title: str
+    heading_path: tuple[str, ...] = ()
+    before: str | None = None
+    after: str | None = None
+    revision_before: int | None = None
+    revision_after: int | None = None
+    updated_at: Instant
+    """When the change was accepted that the document shows now."""
+    score: float
+
+
+class ChangesResponse(Event):
+    changes: tuple[ChangeItem, ...]
+    since: Instant
+    documents_changed: int
+    """Of the collection, as far as whoever asks may read them; about this or something else."""
+    incomplete_documents: int = 0
+    """Documents that change so often that what they said then was not kept: all of their text counts as added."""
+    took_ms: float
 
 
 class QueryAccepted(Event):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from schemas.answers import QuestionAsked
+from streams.as_of import TimeTravel
 from streams.errors import TransientError, Unavailable
 from streams.guardrails import Guardrails
 from streams.ports import (
@@ -51,6 +52,8 @@ class Answering:
     """Who we are, for operators."""
     conversations: ConversationStore | None = None
     cache: AnswerCache | None = None
+    time_travel: TimeTravel | None = None
+    """None: questions about the past are refused."""
     guardrails: Guardrails = field(default_factory=Guardrails)
     on_guardrail: Callable[[str], None] = _uncounted
     """Called with the name of each guardrail that an answer triggered."""

@@ -26,6 +26,7 @@ class CollectionSettings:
     embedding_model: str | None = None
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
+    history_days: int | None = None
 
     @property
     def cuts_anew(self) -> bool:
@@ -45,6 +46,8 @@ class CollectionRecord:
     created_at: datetime
     documents: int
     serving: Generation
+    history_days: int
+    """How long what was superseded can be looked back at; 0: not at all."""
 
 
 @dataclass(frozen=True, slots=True)

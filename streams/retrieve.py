@@ -15,7 +15,7 @@ from streams.duplicates import without_near_duplicates
 from streams.errors import TransientError, Unavailable
 from streams.fuse import Fused, fuse
 from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
-from streams.ports import Embedder, PassageStore, SparseEncoder, VectorIndex
+from streams.ports import CandidateSearch, Embedder, Hydration, SparseEncoder
 from streams.rerank import look_up, overlaps
 from streams.subject import encode_question
 from streams.terms import Question
@@ -76,8 +76,8 @@ async def retrieve(
     collection: Collection,
     embedder: Embedder | None,
     sparse: SparseEncoder,
-    index: VectorIndex,
-    passages: PassageStore,
+    index: CandidateSearch,
+    passages: Hydration,
 ) -> Retrieval:
     """The passages that may answer a question, best first: live, readable by the principal, above the threshold.
 
@@ -88,7 +88,7 @@ async def retrieve(
     """
     watch = _Stopwatch()
     generation = collection.serving
-    vector, reason = await _embed(query, embedder)
+    vector, reason = await embedded_question(query, embedder)
     watch.lap("embed")
     terms = encode_question(query, sparse)
     scope = IndexScope.of(principal, generation.generation_id, options.filters)
@@ -109,7 +109,7 @@ async def retrieve(
             # A document that changes every moment leaves points that wait for the sweep; they stand before the living.
             limit *= CROWDED
     ranked = rank(query, candidates, alive)
-    threshold = _threshold(options, generation, degraded=reason is not None)
+    threshold = threshold_of(options.threshold, generation, degraded=reason is not None)
     kept = without_near_duplicates(
         [(fused, alive[fused.point_id]) for fused in ranked if fused.score >= threshold],
         lambda pair: f"{_headings(pair[1])}\n{pair[1].text}",
@@ -142,7 +142,7 @@ def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassag
     return fuse(living, without_vector=without_vector, overlap=overlap)
 
 
-async def _embed(query: str, embedder: Embedder | None) -> tuple[FloatVector | None, str | None]:
+async def embedded_question(query: str, embedder: Embedder | None) -> tuple[FloatVector | None, str | None]:
     """The question's vector, or why there is none."""
     if embedder is None:
         return None, "no-embedder"
@@ -152,9 +152,10 @@ async def _embed(query: str, embedder: Embedder | None) -> tuple[FloatVector | N
         return None, "embedder-unavailable"
 
 
-def _threshold(options: RetrievalOptions, generation: Generation, *, degraded: bool) -> float:
-    if options.threshold is not None:
-        return options.threshold
+def threshold_of(wanted: float | None, generation: Generation, *, degraded: bool) -> float:
+    """Below which score a passage says nothing about the question."""
+    if wanted is not None:
+        return wanted
     return 0.0 if degraded else DEFAULT_THRESHOLDS.get(generation.model.name, 0.0)
 
 

@@ -7,9 +7,10 @@ from schemas.answers import Answer, MetaEvent, QuestionAsked, SourcesEvent, Stre
 from streams.answer import Composition, compose
 from streams.answer_cache import Circumstances, recall, remember
 from streams.answering import DEFAULT_COLLECTION, Answering, patiently
+from streams.as_of import AsOf, incomplete
 from streams.crash import passing
 from streams.emit import AnswerEvents
-from streams.errors import NotFound, TransientError, Unavailable
+from streams.errors import NotFound, PermanentError, TransientError, Unavailable
 from streams.follow_up import TURNS, understood
 from streams.guardrails import AnswerFilter, refusal
 from streams.model import Collection, Freshness
@@ -61,6 +62,8 @@ def meta_of(question: QuestionAsked, generation: int | None) -> MetaEvent:
 async def _found(question: QuestionAsked, collection: Collection, events: AnswerEvents, tools: Answering) -> Answer:
     """An answer that is remembered and still holds, else one worked out anew."""
     standalone = await _understood(question, tools)
+    if question.options.as_of is not None:
+        return await _looked_back(question, standalone, collection, events, tools)
     # Before the search: what the answer says about its freshness must hold for what was searched.
     freshness = await patiently(
         question, lambda: tools.passages.freshness(question.principal.tenant, question.options.collection)
@@ -89,6 +92,23 @@ async def _found(question: QuestionAsked, collection: Collection, events: Answer
     return answer.model_copy(update={"standalone_query": standalone if standalone != question.query else None})
 
 
+async def _looked_back(
+    question: QuestionAsked, standalone: str, collection: Collection, events: AnswerEvents, tools: Answering
+) -> Answer:
+    """An answer from what the documents said then. It is never remembered: few ask the same of the same moment."""
+    then = await patiently(question, lambda: _back_to(question, collection, tools))
+    answer = await _composed(question, standalone, collection, Freshness(None, 0.0), events, tools, then)
+    update = {"standalone_query": standalone if standalone != question.query else None, "as_of": then.at}
+    return answer.model_copy(update=update | incomplete(then, answer.degraded_reason))
+
+
+async def _back_to(question: QuestionAsked, collection: Collection, tools: Answering) -> AsOf:
+    at, travel = question.options.as_of, tools.time_travel
+    if at is None or travel is None:
+        raise PermanentError("history-too-short", "this installation keeps no history")
+    return await travel.to(at, question.principal, collection)
+
+
 async def _understood(question: QuestionAsked, tools: Answering) -> str:
     """The question as it is after the earlier ones of its conversation."""
     conversations, conversation_id = tools.conversations, question.conversation_id
@@ -105,7 +125,10 @@ async def _composed(
     freshness: Freshness,
     events: AnswerEvents,
     tools: Answering,
+    then: AsOf | None = None,
 ) -> Answer:
+    """``then``: the collection as it was, where it is asked about that."""
+
     async def find() -> Retrieval:
         return await retrieve(
             standalone,
@@ -114,8 +137,8 @@ async def _composed(
             collection=collection,
             embedder=await tools.embedders.of(collection.serving.model),
             sparse=tools.sparse,
-            index=tools.index,
-            passages=tools.passages,
+            index=then or tools.index,
+            passages=then or tools.passages,
         )
 
     retrieval = await patiently(question, find)

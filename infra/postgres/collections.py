@@ -27,15 +27,22 @@ where c.tenant = $1 and ($2::text is null or c.collection = $2)
 order by c.collection
 """
 _INSERT = """
-insert into collections (tenant, collection, ordering, on_failure, default_access_level, default_allowed_groups)
-values ($1, $2, coalesce($3, 'log'), coalesce($4, 'keep'), coalesce($5, 0), coalesce($6, '{}'::text[]))
+insert into collections (tenant, collection, ordering, on_failure, default_access_level, default_allowed_groups,
+                         history_days)
+values ($1, $2, coalesce($3, 'log'), coalesce($4, 'keep'), coalesce($5, 0), coalesce($6, '{}'::text[]),
+        coalesce($7, 7))
 on conflict do nothing returning true
 """
 _UPDATE = """
 update collections set
     ordering = coalesce($3, ordering), on_failure = coalesce($4, on_failure),
     default_access_level = coalesce($5, default_access_level),
-    default_allowed_groups = coalesce($6, default_allowed_groups)
+    default_allowed_groups = coalesce($6, default_allowed_groups),
+    -- A wider window does not bring back what the narrower one has let go.
+    history_since = case when $7 <> history_days
+                         then greatest(history_since, clock_timestamp() - make_interval(days => history_days))
+                         else history_since end,
+    history_days = coalesce($7, history_days)
 where tenant = $1 and collection = $2
 """
 
@@ -125,6 +132,7 @@ def _columns(settings: CollectionSettings) -> tuple[Any, ...]:
         settings.on_failure and settings.on_failure.value,
         None if level is None else level.rank,
         settings.default_allowed_groups,
+        settings.history_days,
     )
 
 
@@ -138,4 +146,5 @@ def _record_of(row: Row, serving: Generation) -> CollectionRecord:
         created_at=row["created_at"],
         documents=row["documents"],
         serving=serving,
+        history_days=row["history_days"],
     )

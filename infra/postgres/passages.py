@@ -39,7 +39,7 @@ join documents d using (document_key)
 """
 # Candidates first, then one look-up by primary key each (``offset 0`` keeps the planner from turning that round): on
 # tables that were filled a moment ago it knows no sizes, and would walk through every document of the tenant instead.
-_BY_POINT = f"""
+BY_POINT = f"""
 with p as materialized (select * from passages where point_id = any($6::uuid[]))
 {_SHOWN}
 from p
@@ -97,7 +97,7 @@ class PostgresPassageStore:
     ) -> dict[UUID, HydratedPassage]:
         if not point_ids:
             return {}
-        rows = await self._pool.fetch(_BY_POINT, *scope_of(principal, generation_id), point_ids)
+        rows = await self._pool.fetch(BY_POINT, *scope_of(principal, generation_id), point_ids)
         return {row["point_id"]: passage_of(row) for row in rows}
 
     async def neighbours(
@@ -139,9 +139,9 @@ def scope_of(principal: Principal, generation_id: int) -> tuple[Any, ...]:
     return generation_id, principal.tenant, principal.clearance.rank, principal.groups, principal.every_group
 
 
-def passage_of(row: Row) -> HydratedPassage:
+def passage_of(row: Row, point_id: UUID | None = None) -> HydratedPassage:
     return HydratedPassage(
-        point_id=row["point_id"],
+        point_id=point_id or row["point_id"],
         key=DocumentKey(row["tenant"], row["collection"], row["document_id"]),
         revision=row["applied_revision"],
         ordinal=row["ordinal"],

@@ -4,6 +4,7 @@ from streams.model.collections import Collection, EmbeddingModel, Generation, Ge
 from streams.model.content import Block, Content, ParsedDocument
 from streams.model.conversations import CitedRevision, ConversationSummary, DeletedConversations, Turn
 from streams.model.documents import DeadLetter, DocumentRecord, DocumentStage, WaitState, WaitVerdict
+from streams.model.history import ChangedPassages, PastPassage, Reach
 from streams.model.index import Candidate, Candidates, Freshness, HydratedPassage, IndexScope, Point, PointPayload
 from streams.model.ledger import Admission, AdmissionRequest, Unapplied, Verdict
 from streams.model.manifest import Flip, Manifest, ManifestPassage
@@ -15,6 +16,7 @@ __all__ = [
     "Block",
     "Candidate",
     "Candidates",
+    "ChangedPassages",
     "CitedRevision",
     "Collection",
     "Content",
@@ -37,8 +39,10 @@ __all__ = [
     "OnFailure",
     "Ordering",
     "ParsedDocument",
+    "PastPassage",
     "Point",
     "PointPayload",
+    "Reach",
     "SparseVector",
     "Turn",
     "Unapplied",

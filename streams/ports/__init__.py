@@ -6,12 +6,15 @@ errors are named in the docstrings. Calls are idempotent: doing it twice is doin
 
 from streams.ports.answers import AnswerCache, AnswerStore, AnswerStream, Asker, ConversationStore, StoredAnswer
 from streams.ports.desks import DeadLetterDesk, DocumentDirectory, StatusBoard
+from streams.ports.history import History
 from streams.ports.log import ChangeLog, LogReader, QuestionLog
 from streams.ports.models import Embedder, Parser, QueryEmbedders, SparseEncoder, TextGenerator, TokenCounter
 from streams.ports.projections import (
     BlobStore,
+    CandidateSearch,
     Catalog,
     DocumentLedger,
+    Hydration,
     ManifestStore,
     PassageStore,
     VectorCache,
@@ -25,6 +28,7 @@ __all__ = [
     "AnswerStream",
     "Asker",
     "BlobStore",
+    "CandidateSearch",
     "Catalog",
     "ChangeLog",
     "ConversationStore",
@@ -32,6 +36,8 @@ __all__ = [
     "DocumentDirectory",
     "DocumentLedger",
     "Embedder",
+    "History",
+    "Hydration",
     "LogReader",
     "ManifestStore",
     "Parser",

@@ -24,22 +24,8 @@ from streams.model import (
 )
 
 
-class VectorIndex(Protocol):
-    """Dense and sparse vectors of passages, searched under a scope. A *space* holds vectors of one model."""
-
-    async def ensure_space(self, space: str, dimensions: int) -> None: ...
-
-    async def upsert(self, space: str, points: Sequence[Point]) -> None:
-        """Store points; a point with a known id is replaced."""
-        ...
-
-    async def update_vectors(self, space: str, vectors: Mapping[UUID, FloatVector]) -> frozenset[UUID]:
-        """Give dense vectors to points that are there. Returns the ids that are not."""
-        ...
-
-    async def delete(self, space: str, point_ids: Sequence[UUID]) -> None: ...
-
-    async def delete_generation(self, space: str, generation_id: int) -> None: ...
+class CandidateSearch(Protocol):
+    """Proposes passages for a question."""
 
     async def search(
         self,
@@ -55,6 +41,24 @@ class VectorIndex(Protocol):
         Points without a dense vector are only in the sparse leg.
         """
         ...
+
+
+class VectorIndex(CandidateSearch, Protocol):
+    """Dense and sparse vectors of passages, searched under a scope. A *space* holds vectors of one model."""
+
+    async def ensure_space(self, space: str, dimensions: int) -> None: ...
+
+    async def upsert(self, space: str, points: Sequence[Point]) -> None:
+        """Store points; a point with a known id is replaced."""
+        ...
+
+    async def update_vectors(self, space: str, vectors: Mapping[UUID, FloatVector]) -> frozenset[UUID]:
+        """Give dense vectors to points that are there. Returns the ids that are not."""
+        ...
+
+    async def delete(self, space: str, point_ids: Sequence[UUID]) -> None: ...
+
+    async def delete_generation(self, space: str, generation_id: int) -> None: ...
 
     async def scroll(
         self, space: str, generation_id: int, *, after: UUID | None, limit: int
@@ -163,14 +167,18 @@ class VectorCache(Protocol):
         ...
 
 
-class PassageStore(Protocol):
-    """Texts of passages, handed out only after a re-check."""
+class Hydration(Protocol):
+    """Disposes of what an index proposes."""
 
     async def hydrate(
         self, principal: Principal, generation_id: int, point_ids: Sequence[UUID]
     ) -> dict[UUID, HydratedPassage]:
         """Those candidates that are live in the generation, not deleted, and that the principal may read."""
         ...
+
+
+class PassageStore(Hydration, Protocol):
+    """Texts of passages, handed out only after a re-check."""
 
     async def neighbours(
         self, principal: Principal, generation_id: int, key: DocumentKey, ordinals: Sequence[int]

@@ -549,3 +549,26 @@ async def test_the_api_describes_itself_with_problems():
     assert {"200", "401", "422", "503"} <= operation["responses"].keys()
     assert "Problem" in document["components"]["schemas"]
     assert document["paths"]["/livez"]["get"]["security"] == []
+
+
+# The past
+
+
+@pytest.mark.parametrize(
+    ("as_of", "kind"),
+    [
+        ("2026-01-31T12:00:00", "invalid-request"),
+        ("2999-01-31T12:00:00Z", "invalid-request"),
+        ("yesterday", "invalid-request"),
+        ("2026-01-31T12:00:00Z", "history-too-short"),
+    ],
+)
+async def test_a_moment_that_cannot_be_looked_back_to_is_refused_before_the_question_is_asked(as_of, kind):
+    fake = an_edge()
+    async with fake.client() as client:
+        for path in ("/api/v1/search", "/api/v1/query"):
+            response = await client.post(path, json={"query": "x", "as_of": as_of})
+            assert (response.status_code, response.json()["type"]) == (422, f"/problems/{kind}")
+        changes = await client.post("/api/v1/changes", json={"query": "x", "since": as_of})
+        assert (changes.status_code, changes.json()["type"]) == (422, f"/problems/{kind}")
+    assert fake.questions.asked == []
