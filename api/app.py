@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.administration import Administration
 from api.auth import LocalAuthenticator
+from api.connection import connection_with
 from api.edge import Edge, EdgeOptions
 from api.routes import build_api, wrapped
-from api.sse import ABORT, SseOptions
+from api.seats import Seats
+from api.sse import SseOptions
 from infra.files.directory_job import allowed_directory
 from infra.kafka.connection import connection_kwargs, is_serving
 from infra.kafka.dead_letters import KafkaDeadLetters
@@ -41,6 +42,7 @@ NOTICE_S = 0.5
 # For requests in flight, streams' closing words included; the launcher's patience is 15 s.
 SHUTDOWN_S = 8
 LAG_CACHE_S = 1.0
+STREAMS_PER_USER = 5
 # A database that says nothing for this long is down, as far as a request is concerned: 503 within a second.
 PATIENCE_S = 0.9
 
@@ -60,7 +62,7 @@ async def serve(settings: Settings) -> None:
             wrapped(build_api(edge), edge),
             host=settings.host,
             port=settings.port or DEFAULT_PORT,
-            http=Connection,
+            http=connection_with(settings.sse_send_timeout_s),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -114,6 +116,7 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
             "index": resources.index.check,
         },
         dispensable=frozenset({"redis"}),
+        seats=Seats(settings.max_streams, per_user=_streams_per_user(settings)),
         options=EdgeOptions(
             version=_version(),
             local=settings.mode == "local",
@@ -158,14 +161,6 @@ class RecentLag:
                 self._value = await self._lag.read()
                 self._read_at = time.monotonic()
             return self._value
-
-
-class Connection(HttpToolsProtocol):
-    """Lets a response break its connection off, which ASGI has no word for: a reader that takes nothing must go."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
 
 
 class Server(uvicorn.Server):
@@ -216,6 +211,13 @@ async def _check_kafka(settings: Settings) -> None:
 
 async def _check_postgres(resources: Resources) -> None:
     await resources.pool.fetchval("select 1")
+
+
+def _streams_per_user(settings: Settings) -> int | None:
+    """One's own machine has one administrator, who asks from many windows, scripts and tests at once."""
+    if settings.max_streams_per_user is not None:
+        return settings.max_streams_per_user or None
+    return None if settings.mode == "local" else STREAMS_PER_USER
 
 
 def _place(letter_id: str) -> tuple[int, int]:

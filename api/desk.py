@@ -15,6 +15,7 @@ from api.edge import Edge
 from api.moments import back_to, moment_of
 from api.problems import ProblemError, invalid_field, not_found, unavailable
 from api.search import readable_collection, retrieval_options
+from api.seats import Seat
 from api.sse import AnswerEventsResponse
 from api.waiting import wait_for
 from schemas.access import Principal
@@ -66,11 +67,14 @@ class Desk:
         except Unavailable:
             return
 
-    def follow(self, question: QuestionAsked) -> Response:
-        events = self._edge.reader.read(
-            question.principal, question.question_id, after=None, deadline_at=question.deadline_at
-        )
-        return AnswerEventsResponse(events, self._edge.options.sse)
+    async def ask_and_follow(self, body: QueryRequest, principal: Principal, request: Request) -> Response:
+        """Nothing is asked before there is a seat to watch it from."""
+        with self._edge.seats.reserved(principal) as seat:
+            question = await self.ask(body, principal, request, background=bool(body.background))
+            events = self._edge.reader.read(
+                principal, question.question_id, after=None, deadline_at=question.deadline_at
+            )
+            return AnswerEventsResponse(events, self._edge.options.sse, seat=seat)
 
     async def answer_to(self, question: QuestionAsked) -> Answer:
         """Wait for the end of an answer.
@@ -89,6 +93,13 @@ class Desk:
         raise ProblemError(504, "timeout", "No answer in time", "the stream of the answer ended without one")
 
     async def resume(self, question_id: str, principal: Principal, after: str | None) -> Response:
+        with self._edge.seats.reserved(principal) as seat:
+            response = await self._resumed(question_id, principal, after, seat)
+        if not isinstance(response, AnswerEventsResponse):
+            seat.leave()
+        return response
+
+    async def _resumed(self, question_id: str, principal: Principal, after: str | None, seat: Seat) -> Response:
         edge = self._edge
         stored = await edge.answers.find(principal, question_id)
         if stored is not None and stored.subject != principal.subject:
@@ -99,7 +110,7 @@ class Desk:
                 after = None
             _check_event_id(after)
             events = edge.reader.read(principal, question_id, after=after, deadline_at=deadline_at, again=True)
-            return AnswerEventsResponse(events, edge.options.sse)
+            return AnswerEventsResponse(events, edge.options.sse, seat=seat)
         if after == END_ID:
             return Response(status_code=204)
         _check_event_id(after)
@@ -109,7 +120,7 @@ class Desk:
         first = await anext(events, None)
         if first is None:
             return Response(status_code=204)
-        return AnswerEventsResponse(_with_first(first, events), edge.options.sse)
+        return AnswerEventsResponse(_with_first(first, events), edge.options.sse, seat=seat)
 
     async def state(self, question_id: str, principal: Principal) -> QueryState:
         stored = await self._edge.answers.find(principal, question_id)

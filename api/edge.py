@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from api.administration import Administration
 from api.answer_events import AnswerReader
 from api.auth import Authenticator
+from api.seats import Seats
 from api.sse import SseOptions
 from streams.as_of import TimeTravel
 from streams.ports import (
@@ -69,6 +70,8 @@ class Edge:
     """Dependencies without which requests are still served."""
     stalled: Callable[[], tuple[str, ...]] = lambda: ()
     """Work of this process that has records to read and has not moved for too long."""
+    seats: Seats = field(default_factory=lambda: Seats(1000))
+    """For readers of streams."""
     options: EdgeOptions = field(default_factory=EdgeOptions)
 
     @property

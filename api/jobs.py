@@ -43,11 +43,12 @@ def router(edge: Edge) -> APIRouter:
     async def job(job_id: str, principal: CurrentPrincipal) -> Response:
         return json_response(item_of(await _owned(edge, job_id, principal)))
 
-    @router.get("/jobs/{job_id}/stream", summary="Watch a job", responses={200: _STREAM, **problems(404, 503)})
+    @router.get("/jobs/{job_id}/stream", summary="Watch a job", responses={200: _STREAM, **problems(404, 429, 503)})
     async def watch(job_id: str, principal: CurrentPrincipal) -> Response:
         """Server-sent events until it is over. After a lost connection just come back."""
-        first = await _owned(edge, job_id, principal)
-        return AnswerEventsResponse(_changes(first, edge.administration.jobs), edge.options.sse)
+        with edge.seats.reserved(principal) as seat:
+            first = await _owned(edge, job_id, principal)
+            return AnswerEventsResponse(_changes(first, edge.administration.jobs), edge.options.sse, seat=seat)
 
     @router.post("/jobs/{job_id}/pause", summary="Pause a job", response_model=JobItem, responses=problems(404, 503))
     async def pause(job_id: str, principal: CurrentPrincipal) -> Response:

@@ -22,23 +22,23 @@ def router(edge: Edge) -> APIRouter:
     desk = Desk(edge)
 
     @router.post(
-        "/query", summary="Ask and get the answer", response_model=Answer, responses=problems(404, 409, 503, 504)
+        "/query", summary="Ask and get the answer", response_model=Answer, responses=problems(404, 409, 429, 503, 504)
     )
     async def query(body: QueryRequest, request: Request, principal: CurrentPrincipal) -> Response:
         """The whole answer in one body; with `stream: true` as events. Hanging up stops it after a while."""
-        question = await desk.ask(body, principal, request, background=bool(body.background))
         if body.stream:
-            return desk.follow(question)
+            return await desk.ask_and_follow(body, principal, request)
+        question = await desk.ask(body, principal, request, background=bool(body.background))
         answer = await _unless_disconnected(desk.answer_to(question), request)
         return json_response(answer)
 
     @router.post(
         "/query/stream", summary="Ask and watch the answer come", response_class=Response,
-        responses={200: _STREAM, **problems(404, 503)},
+        responses={200: _STREAM, **problems(404, 429, 503)},
     )  # fmt: skip
     async def query_stream(body: QueryRequest, request: Request, principal: CurrentPrincipal) -> Response:
         """Server-Sent Events. After a lost connection go on at `stream_url` with `Last-Event-ID`."""
-        return desk.follow(await desk.ask(body, principal, request, background=bool(body.background)))
+        return await desk.ask_and_follow(body, principal, request)
 
     @router.post(
         "/queries", status_code=202, summary="Ask now, read later", response_model=QueryAccepted,
@@ -64,7 +64,7 @@ def router(edge: Edge) -> APIRouter:
 
     @router.get(
         "/queries/{query_id}/stream", summary="Watch an answer, again or still", response_class=Response,
-        responses={200: _STREAM, 204: {"description": "Finished, and you have seen it all."}, **problems(404, 503)},
+        responses={200: _STREAM, 204: {"description": "Finished; you have seen it all."}, **problems(404, 429, 503)},
     )  # fmt: skip
     async def stream(
         query_id: str,

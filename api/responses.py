@@ -24,6 +24,7 @@ _PROBLEMS = {
     412: "The document has changed since.",
     413: "The body is too large.",
     422: "A field is not valid; `errors` names it.",
+    429: "Too many streams of yours are open. `Retry-After` says when to try again.",
     503: "A dependency is away, or the position was not reached in time. `Retry-After` says when to try again.",
     504: "The answer was not finished by its deadline.",
 }

@@ -16,6 +16,7 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from api.answer_events import AnswerEvent
+from api.seats import Seat
 from schemas.answers import TERMINAL_EVENTS
 
 OPEN_STREAMS = Gauge("leat_sse_open_streams", "Streams with a reader.")
@@ -38,7 +39,7 @@ def _nothing() -> None:
 @dataclass(frozen=True, slots=True)
 class SseOptions:
     heartbeat_s: float = 15.0
-    send_timeout_s: float = 20.0
+    send_timeout_s: float = 10.0
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is about to end: streams say good-bye, and their readers resume elsewhere."""
 
@@ -46,7 +47,8 @@ class SseOptions:
 class AnswerEventsResponse(EventSourceResponse):
     """A stream of answer events."""
 
-    def __init__(self, events: AsyncGenerator[AnswerEvent, None], options: SseOptions) -> None:
+    def __init__(self, events: AsyncGenerator[AnswerEvent, None], options: SseOptions, *, seat: Seat) -> None:
+        self._seat = seat
         super().__init__(
             _frames(events, options.closing),
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -65,6 +67,8 @@ class AnswerEventsResponse(EventSourceResponse):
                 # The reader took nothing: not an error of ours. Closing would wait for it to take what is buffered.
                 SLOW_READERS.inc()
                 scope.get(ABORT, _nothing)()
+            finally:
+                self._seat.leave()
 
 
 def frame(event: AnswerEvent) -> bytes:

@@ -148,7 +148,15 @@ class Settings(BaseSettings):
     )
     answer_ttl_s: int = Field(3600, description="How long a finished stream can be resumed from Redis.")
     sse_heartbeat_s: float = Field(15.0, description="Pause after which a comment keeps an idle stream open.")
-    sse_send_timeout_s: float = Field(20.0, description="A reader that takes nothing for this long is cut off.")
+    sse_send_timeout_s: float = Field(10.0, description="A reader that takes nothing for this long is cut off.")
+    max_streams: int = Field(
+        1000, ge=1, description="Streams that one API process serves at once; more are told to come again (503)."
+    )
+    max_streams_per_user: int | None = Field(
+        None,
+        ge=0,
+        description="Streams of one user per API process; more are refused (429). 0: no limit. Unset: 5 in production.",
+    )
 
 
 def load(**overrides: object) -> Settings:

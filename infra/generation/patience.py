@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from streams.errors import TransientError, Unavailable
 
 T = TypeVar("T")
+
+# A timer that goes off this much too late tells of us, not of the model: our process was stopped, or has no processor.
+OVERSLEPT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Patience:
         first = True
         while True:
             try:
-                async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + pause_s)):
+                async with _no_longer_than(pause_s, deadline):
                     part = await anext(parts)
             except StopAsyncIteration:
                 return
@@ -45,3 +49,31 @@ class Patience:
             first, pause_s = False, self.between_tokens_s
             if asyncio.get_running_loop().time() >= deadline:
                 raise TransientError(f"{server} did not finish an answer within {self.total_s:g} s")
+
+
+@asynccontextmanager
+async def _no_longer_than(pause_s: float, deadline: float) -> AsyncIterator[None]:
+    """Ends the block with ``TimeoutError``. Whoever overslept looks again before it says that nothing has come.
+
+    A worker that was stopped for a while finds all its waits over at once; without this, every answer of the next half
+    minute would go without the model, since so many failures together open the circuit.
+    """
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    async with asyncio.timeout(None) as limit:
+
+        def look_at(due: float) -> None:
+            timers[:] = [loop.call_at(due, over, due)]
+
+        def over(due: float) -> None:
+            now = loop.time()
+            if now - due > OVERSLEPT_S and now < deadline:
+                look_at(min(now + pause_s, deadline))
+            else:
+                limit.reschedule(now)
+
+        look_at(min(deadline, loop.time() + pause_s))
+        try:
+            yield
+        finally:
+            timers[0].cancel()

@@ -8,6 +8,7 @@ import pytest
 
 from api.answer_events import AnswerEvent
 from api.edge import EdgeOptions
+from api.seats import Seats
 from api.sse import frame
 from schemas.documents import Change
 from schemas.positions import Position
@@ -278,6 +279,39 @@ async def test_an_answer_of_somebody_else_looks_like_none_byte_by_byte():
             never_asked = await client.get(f"/api/v1/queries/{query_id}{path}")
             assert (theirs.status_code, theirs.content) == (404, never_asked.content)
             fake.answers.put("default", query_id, replace(kept, subject="somebody-else"))
+
+
+# How many may watch at once
+
+
+@pytest.mark.parametrize(("limits", "status"), [((10, 5), 429), ((5, None), 503)])
+async def test_beyond_the_limit_streams_are_refused_and_nothing_is_asked(limits, status):
+    in_all, per_user = limits
+    seats = Seats(in_all, per_user=per_user)
+    fake = an_edge(seats=seats)
+    fake.questions.hold = asyncio.Event()
+    async with fake.client() as client:
+        accepted = (await client.post("/api/v1/queries", json={"query": "x"})).json()  # not a stream
+        watching = [asyncio.create_task(client.post("/api/v1/query/stream", json={"query": "x"})) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while len(fake.questions.asked) < 6:
+                await asyncio.sleep(0.01)
+        refusals = [
+            await client.post("/api/v1/query/stream", json={"query": "x"}),
+            await client.post("/api/v1/query", json={"query": "x", "stream": True}),
+            await client.get(accepted["stream_url"]),
+        ]
+        assert len(fake.questions.asked) == 6
+        for refused in refusals:
+            assert refused.status_code == status
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["content-type"] == "application/problem+json"
+        fake.questions.hold.set()
+        await asyncio.gather(*watching)
+        assert seats.taken == 0
+        assert (await client.get(accepted["stream_url"])).status_code == 200
+        assert (await client.get("/api/v1/queries/unknown/stream")).status_code == 404
+        assert seats.taken == 0
 
 
 # What may no longer be read
