@@ -67,11 +67,11 @@ class Asked:
 
 
 async def ask(corpus: EvaluationCollection, name: str, origin: str, question: str) -> Asked:
-    retrieval = await corpus.retrieve(question, top_k=TOP_K)
+    retrieval = await corpus.retrieve(question, top_k=TOP_K, surrounded=True)
     composition = compose(question, retrieval, generator=None)
     async for _ in composition:
         pass
-    found = evidence(retrieval, extract(question, retrieval.passages))
+    found = evidence(retrieval, extract(question, retrieval.passages, retrieval.surroundings))
     return Asked(
         name, origin, question, name == origin, composition.answered, confidence(found), composition.text, found
     )

@@ -58,6 +58,8 @@ class EvaluationPassages:
 
     def __init__(self) -> None:
         self.passages: dict[UUID, HydratedPassage] = {}
+        self.by_document: dict[str, list[UUID]] = {}
+        """In reading order."""
 
     async def hydrate(
         self, principal: Principal, generation_id: int, point_ids: Sequence[UUID]
@@ -67,8 +69,8 @@ class EvaluationPassages:
     async def neighbours(
         self, principal: Principal, generation_id: int, key: DocumentKey, ordinals: Sequence[int]
     ) -> list[HydratedPassage]:
-        found = [passage for passage in self.passages.values() if passage.key == key and passage.ordinal in ordinals]
-        return sorted(found, key=lambda passage: passage.ordinal)
+        of_document = self.by_document.get(key.document_id, [])
+        return [self.passages[of_document[ordinal]] for ordinal in sorted(ordinals) if ordinal < len(of_document)]
 
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         return Freshness(None, 0.0)
@@ -125,7 +127,6 @@ class EvaluationCollection:
         self.collection = _collection(embedder.model, settings)
         self._counter = make_token_counter(settings, counter_of)
         self._parser = make_parser(settings)
-        self._by_document: dict[str, list[UUID]] = {}
 
     async def open(self) -> None:
         await self.index.open()
@@ -141,7 +142,7 @@ class EvaluationCollection:
         for document_id, text in documents:
             await self.remove(document_id)
             passages = await self._cut(document_id, text, content_type)
-            self._by_document[document_id] = [passage.point_id for passage in passages]
+            self.passages.by_document[document_id] = [passage.point_id for passage in passages]
             added += passages
         texts = [embedded_text(passage.heading_path, passage.text) for passage in added]
         vectors = await self.embedder.embed_passages(texts)
@@ -156,7 +157,7 @@ class EvaluationCollection:
         self.passages.passages.update({passage.point_id: passage for passage in added})
 
     async def remove(self, document_id: str) -> None:
-        dead = self._by_document.pop(document_id, [])
+        dead = self.passages.by_document.pop(document_id, [])
         for point_id in dead:
             self.passages.passages.pop(point_id, None)
         if dead:
@@ -173,7 +174,7 @@ class EvaluationCollection:
             limit=limit,
         )
 
-    async def retrieve(self, query: str, *, top_k: int) -> Retrieval:
+    async def retrieve(self, query: str, *, top_k: int, surrounded: bool = False) -> Retrieval:
         return await retrieve(
             query,
             PRINCIPAL,
@@ -183,6 +184,7 @@ class EvaluationCollection:
             sparse=self.sparse,
             index=self.index,
             passages=self.passages,
+            surrounded_from=self.passages if surrounded else None,
         )
 
     async def _cut(self, document_id: str, text: str, content_type: str | None) -> list[HydratedPassage]:

@@ -49,10 +49,12 @@ class Composition:
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Pieces of text, in order. Closing the iterator, or cancelling its task, stops the generation."""
-        extraction = extract(self.question, self.retrieval.passages)
+        extraction = extract(self.question, self.retrieval.passages, self.retrieval.surroundings)
         self.confidence = round(confidence(evidence(self.retrieval, extraction)), 3)
         self.answered = bool(extraction.quotes) and self.confidence >= ANSWER_FROM
-        if any(has_injection_marks(passage.text) for passage in self.retrieval.passages):
+        around = (text for each in self.retrieval.surroundings.values() for text in (each.before, each.after))
+        texts = (*(passage.text for passage in self.retrieval.passages), *around)
+        if any(map(has_injection_marks, texts)):
             self._trigger("injection-in-document")
         pieces = self._extracted(extraction) if self.model is None else self._generated(self.model, extraction)
         async with aclosing(pieces):
@@ -82,13 +84,16 @@ class Composition:
         self._quote_cited(extraction)
 
     async def _model_words(self, model: TextGenerator) -> AsyncGenerator[str, None]:
-        passages = self.retrieval.passages
+        passages, surroundings = self.retrieval.passages, self.retrieval.surroundings
+        around = (text for each in surroundings.values() for text in (each.before, each.after))
         sanitiser = Sanitiser(
             citations=[passage.citation for passage in passages],
-            sources="\n".join(passage.text for passage in passages),
+            sources="\n".join((*(passage.text for passage in passages), *around)),
         )
         held = ""
-        words = model.stream(build_messages(self.question, passages), max_tokens=self.max_tokens)
+        words = model.stream(
+            build_messages(self.question, passages, surroundings=surroundings), max_tokens=self.max_tokens
+        )
         try:
             async for word in words:
                 held += sanitiser.feed(word)

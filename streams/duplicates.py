@@ -31,7 +31,7 @@ def without_near_duplicates(items: Sequence[Item], text_of: Callable[[Item], str
 
 def _fingerprint(text: str) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
     found = words(text)
-    identifiers = frozenset(word for word in found if is_identifier(word))
+    identifiers = frozenset(filter(is_identifier, frozenset(found)))
     triples = frozenset(zip(found, found[1:], found[2:], strict=False))
     return identifiers, triples or frozenset([tuple(found)])
 

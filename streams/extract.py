@@ -1,12 +1,15 @@
 """The extractive answer: which pieces of the passages answer a question, in the documents' own words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from schemas.answers import Passage
 from streams.answer_type import AnswerType, answer_type, holds, is_of
 from streams.quotable import Quotable, quotables
 from streams.rerank import weighted
+from streams.sentences import sentences
+from streams.surroundings import Surroundings
 from streams.terms import Question
 
 MAX_QUOTES = 3
@@ -42,9 +45,11 @@ class Extraction:
     """Share of the question's versions, numbers and codes that the best passage has; 1 if there are none."""
 
 
-def extract(query: str, passages: Sequence[Passage]) -> Extraction:
+def extract(
+    query: str, passages: Sequence[Passage], surroundings: Mapping[int, Surroundings] = MappingProxyType({})
+) -> Extraction:
     """Up to ``MAX_QUOTES`` whole pieces; a field of a record answers alone. Without passages, or without any word of
-    the question in them, there are no quotes.
+    the question in them, there are no quotes. What stands around a passage speaks for its first and last piece.
     """
     question = Question(query)
     kind = answer_type(query)
@@ -57,11 +62,12 @@ def extract(query: str, passages: Sequence[Passage]) -> Extraction:
     }
     covered = {citation: _sum(terms, weights) for citation, terms in passage_terms.items()}
     top_score = max((passage.score for passage in passages), default=0.0) or 1.0
+    around = {citation: _edges(question, surrounding) for citation, surrounding in surroundings.items()}
     scored = []
     for place, piece in enumerate(pieces):
         passage_score = (covered[piece.citation] + by_citation[piece.citation].score / top_score) / 2
         score = _own_score(piece, kind, weights)
-        score += NEIGHBOUR_WEIGHT * _neighbour(pieces, place, weights) + PASSAGE_WEIGHT * passage_score
+        score += NEIGHBOUR_WEIGHT * _neighbour(pieces, place, weights, around) + PASSAGE_WEIGHT * passage_score
         scored.append((score, -place, piece))
     scored.sort(key=lambda entry: entry[:2], reverse=True)
     quotes = _choose(scored)
@@ -111,20 +117,34 @@ def _matches(piece: Quotable, kind: AnswerType) -> bool:
     return holds(kind, piece.sentence.text)
 
 
-def _neighbour(pieces: Sequence[Quotable], place: int, weights: Sequence[float]) -> float:
-    """What the better of the two neighbours in the same passage has of the question.
+def _edges(question: Question, surrounding: Surroundings) -> tuple[frozenset[int], frozenset[int]]:
+    """Terms of the question in the sentence that ends before a passage and in the one that follows it."""
+    before, after = sentences(surrounding.before), sentences(surrounding.after)
+    return (
+        question.found_in(before[-1].text) if before else frozenset(),
+        question.found_in(after[0].text) if after else frozenset(),
+    )
+
+
+def _neighbour(
+    pieces: Sequence[Quotable],
+    place: int,
+    weights: Sequence[float],
+    around: Mapping[int, tuple[frozenset[int], frozenset[int]]],
+) -> float:
+    """What the better of the two neighbours in the document has of the question.
 
     A field's neighbours are other facts; the record that it belongs to speaks in their place.
     """
     piece = pieces[place]
     if piece.sentence.kind == "field":
         return _sum(piece.own, weights)
-    neighbours = [
-        pieces[other].own
-        for other in (place - 1, place + 1)
-        if 0 <= other < len(pieces) and pieces[other].citation == piece.citation
-    ]
-    return max((_sum(own, weights) for own in neighbours), default=0.0)
+    nothing: frozenset[int] = frozenset()
+    neighbours = []
+    for other, outside in zip((place - 1, place + 1), around.get(piece.citation, (nothing, nothing)), strict=True):
+        inside = 0 <= other < len(pieces) and pieces[other].citation == piece.citation
+        neighbours.append(pieces[other].own if inside else outside)
+    return max(_sum(own, weights) for own in neighbours)
 
 
 def _weights(question: Question, pieces: Sequence[Quotable]) -> list[float]:

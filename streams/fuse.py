@@ -55,14 +55,20 @@ def fuse(
     dense_floor = min(dense.values(), default=0.0)
     sparse_floor = min(sparse.values(), default=0.0)
     neutral = _neutral(dense, sparse, dense_floor)
+    dense_weight = DENSE_WEIGHT if dense else 0.0
+    sparse_weight = SPARSE_WEIGHT if sparse else 0.0
+    overlap_weight = OVERLAP_WEIGHT if overlap is not None else 0.0
+    total = dense_weight + sparse_weight + overlap_weight
     fused: list[Fused] = []
     for point_id in {**dense, **sparse}:
-        similarity = dense.get(point_id, neutral if point_id in without_vector else dense_floor) if dense else None
+        similarity = dense.get(point_id)
+        if similarity is None:
+            similarity = neutral if point_id in without_vector else dense_floor
         share = sparse.get(point_id, sparse_floor)
-        parts = [(share, SPARSE_WEIGHT)] if sparse else []
-        parts += [(similarity, DENSE_WEIGHT)] if similarity is not None else []
-        parts += [(overlap.get(point_id, 0.0), OVERLAP_WEIGHT)] if overlap is not None else []
-        fused.append(Fused(point_id, _mean(parts), similarity, share))
+        score = dense_weight * similarity + sparse_weight * share
+        if overlap:
+            score += overlap_weight * overlap.get(point_id, 0.0)
+        fused.append(Fused(point_id, score / total if total else 0.0, similarity if dense else None, share))
     return sorted(fused, key=lambda candidate: (-candidate.score, candidate.point_id.int))
 
 
@@ -87,8 +93,3 @@ def _shares_of_best(leg: Sequence[Candidate]) -> dict[UUID, float]:
 def _neutral(dense: Mapping[UUID, float], sparse: Mapping[UUID, float], floor: float) -> float:
     both = [similarity for point_id, similarity in dense.items() if point_id in sparse]
     return fmean(both) if both else floor
-
-
-def _mean(parts: Sequence[tuple[float, float]]) -> float:
-    total = sum(weight for _, weight in parts)
-    return sum(value * weight for value, weight in parts) / total if total else 0.0

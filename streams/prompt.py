@@ -10,11 +10,13 @@ read and reported on, but no longer looks like something to do.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from schemas.answers import Passage
+from streams.surroundings import Surroundings
 
 # Changes with every change of the wording: answers of another prompt are not the same answers.
-PROMPT_VERSION = "2"
+PROMPT_VERSION = "3"
 
 DEFAULT_BUDGET_TOKENS = 3000
 # Characters per token, on the safe side for English; other languages and code have more tokens per character.
@@ -53,13 +55,18 @@ _INJECTION = re.compile(
 
 
 def build_messages(
-    question: str, passages: Sequence[Passage], *, budget_tokens: int = DEFAULT_BUDGET_TOKENS
+    question: str,
+    passages: Sequence[Passage],
+    *,
+    surroundings: Mapping[int, Surroundings] = MappingProxyType({}),
+    budget_tokens: int = DEFAULT_BUDGET_TOKENS,
 ) -> list[Mapping[str, str]]:
     """A system and a user message. Passages keep their citation numbers; what is over the budget is cut from the end
-    of the last passage that fits in part, and the ones after it are left out.
+    of the last passage that fits in part, and the ones after it are left out. What stands around the passages comes
+    with them, the best first, as far as the budget goes once all of them are in.
     """
     fence = _fence(question, passages)
-    blocks = []
+    texts: list[tuple[Passage, str]] = []
     left = budget_tokens
     for passage in passages:
         room = left - _FRAME_TOKENS
@@ -67,6 +74,14 @@ def build_messages(
             break
         text = defused(passage.text)[: int(room * CHARS_PER_TOKEN)]
         left -= _FRAME_TOKENS + int(len(text) / CHARS_PER_TOKEN)
+        texts.append((passage, text))
+    blocks = []
+    for passage, text in texts:
+        around = surroundings.get(passage.citation, Surroundings())
+        whole = "\n".join(part for part in (defused(around.before), text, defused(around.after)) if part)
+        more = int((len(whole) - len(text)) / CHARS_PER_TOKEN)
+        if more <= left:
+            text, left = whole, left - more
         number = passage.citation
         blocks.append(f"{fence} passage [{number}] {_headings(passage)}\n{text}\n{fence} end [{number}]")
     system = _SYSTEM.format(no_answer=NO_ANSWER_MARK, fence=fence)

@@ -15,9 +15,10 @@ from streams.duplicates import without_near_duplicates
 from streams.errors import TransientError, Unavailable
 from streams.fuse import Fused, fuse
 from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
-from streams.ports import CandidateSearch, Embedder, Hydration, SparseEncoder
+from streams.ports import CandidateSearch, Embedder, Hydration, Neighbourhood, SparseEncoder
 from streams.rerank import look_up, overlaps
 from streams.subject import encode_question
+from streams.surroundings import SURROUNDED, Surroundings, look_around
 from streams.terms import Question
 
 # Candidates per leg and wanted passage: room for what hydration drops and duplicates merge.
@@ -53,6 +54,8 @@ class Retrieval:
     """``embed``, ``search``, ``hydrate``, ``rank``, ``total``."""
     similarity: float | None = None
     """Highest cosine similarity of a passage; None without a dense leg."""
+    surroundings: Mapping[int, Surroundings] = field(default_factory=dict)
+    """By citation, where they were asked for."""
 
 
 @dataclass(slots=True)
@@ -78,10 +81,12 @@ async def retrieve(
     sparse: SparseEncoder,
     index: CandidateSearch,
     passages: Hydration,
+    surrounded_from: Neighbourhood | None = None,
 ) -> Retrieval:
     """The passages that may answer a question, best first: live, readable by the principal, above the threshold.
 
-    Words alone decide, and ``degraded`` is set, when the embedder is down or absent.
+    Words alone decide, and ``degraded`` is set, when the embedder is down or absent. ``surrounded_from``: where
+    the text before and after the best of them is read too.
 
     Raises:
         Unavailable: the index or the store is down.
@@ -116,6 +121,10 @@ async def retrieve(
         limit=options.top_k,
     )
     watch.lap("rank")
+    surroundings: list[Surroundings] = []
+    if surrounded_from is not None:
+        best = [hydrated for _, hydrated in kept[:SURROUNDED]]
+        surroundings = await look_around(principal, generation.generation_id, best, surrounded_from)
     return Retrieval(
         passages=tuple(
             _passage(citation, fused.score, hydrated) for citation, (fused, hydrated) in enumerate(kept, start=1)
@@ -125,6 +134,7 @@ async def retrieve(
         degraded_reason=reason,
         timings_ms=watch.timings_ms,
         similarity=max((fused.dense for fused, _ in kept if fused.dense is not None), default=None),
+        surroundings=dict(enumerate(surroundings, start=1)),
     )
 
 

@@ -139,6 +139,7 @@ async def _composed(
             sparse=tools.sparse,
             index=then or tools.index,
             passages=then or tools.passages,
+            surrounded_from=None if then else tools.passages,
         )
 
     retrieval = await patiently(question, find)

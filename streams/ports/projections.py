@@ -177,14 +177,18 @@ class Hydration(Protocol):
         ...
 
 
-class PassageStore(Hydration, Protocol):
-    """Texts of passages, handed out only after a re-check."""
+class Neighbourhood(Protocol):
+    """Knows what stands beside a passage."""
 
     async def neighbours(
         self, principal: Principal, generation_id: int, key: DocumentKey, ordinals: Sequence[int]
     ) -> list[HydratedPassage]:
         """Passages of one document by their ordinal, in reading order, under the same re-check."""
         ...
+
+
+class PassageStore(Hydration, Neighbourhood, Protocol):
+    """Texts of passages, handed out only after a re-check."""
 
     async def freshness(self, tenant: str, collection: str) -> Freshness: ...
 

@@ -154,6 +154,16 @@ async def test_a_cut_connection_is_unavailable_and_the_next_one_works(services: 
         assert await pool.fetchval("select 1") == 1
 
 
+async def test_a_session_has_forgotten_everything_when_the_next_one_uses_it(services: Services) -> None:
+    async with await open_pool(services.postgres_dsn, 1) as pool:
+        await pool.fetchval("select 1")
+        async with pool.connection() as connection:
+            await connection.execute("select pg_advisory_lock(4711)")
+            await connection.execute("set application_name to 'somebody else'")
+        assert await pool.fetchval("select count(*) from pg_locks where locktype = 'advisory' and objid = 4711") == 0
+        assert await pool.fetchval("select current_setting('application_name')") == "leat"
+
+
 async def test_a_deadlock_is_worth_another_try_and_a_nul_is_not(pool: Pool) -> None:
     with pytest.raises(PermanentError, match="unstorable-value"):
         await pool.fetchval("select $1::text", "a\x00b")

@@ -96,7 +96,7 @@ class Shelf:
     async def freshness(self, tenant: str, collection: str) -> Freshness:
         return Freshness(None, 0.0)
 
-    async def ask(self, query: str, *, down: bool = False, **options: object) -> Retrieval:
+    async def ask(self, query: str, *, down: bool = False, surrounded: bool = False, **options: object) -> Retrieval:
         return await retrieve(
             query,
             READER,
@@ -106,6 +106,7 @@ class Shelf:
             sparse=make_sparse_encoder(),
             index=self.index,
             passages=self,
+            surrounded_from=self if surrounded else None,
         )
 
 
