@@ -39,6 +39,7 @@ from streams.model import (
     Ordering,
     Point,
     PointPayload,
+    SparseVector,
 )
 from streams.ports import Embedder
 from streams.retrieve import Retrieval, retrieve
@@ -163,14 +164,14 @@ class EvaluationCollection:
         if dead:
             await self.index.delete(self.collection.serving.space, dead)
 
-    async def search(self, query: str, *, limit: int) -> Candidates:
-        """The legs as they are."""
+    async def search(self, query: str, *, limit: int, terms: SparseVector | None = None) -> Candidates:
+        """The legs as they are, or with other weights of the query's terms."""
         serving = self.collection.serving
         return await self.index.search(
             serving.space,
             IndexScope.of(PRINCIPAL, serving.generation_id),
             dense=await self.embedder.embed_query(query),
-            sparse=self.sparse.encode_query(query),
+            sparse=terms or self.sparse.encode_query(query),
             limit=limit,
         )
 
