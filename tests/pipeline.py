@@ -26,7 +26,7 @@ from streams.model import DeadLetter
 from streams.retrieve import retrieve
 from tests.services import Services
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 ADMINISTRATOR = Principal(subject="tests", clearance=AccessLevel.RESTRICTED, every_group=True)
 
 

@@ -27,6 +27,8 @@ from tests.fakes.streams import InMemoryAnswerStream
 
 ASKER = Principal(subject="someone")
 PIECES = ("Records ", "are kept ", "for 7 days [1].")
+# Half an hour of pieces at the pace below: an answer that ends was ended, and ends as "timeout" at its deadline.
+ENDLESS = ("x ",) * 100_000
 
 
 class Script:
@@ -102,6 +104,12 @@ def events(tools: Answering, question_id: str = "q1") -> list[tuple[str, dict]]:
     return [(name, json.loads(data)) for _, name, data in tools.stream.entries[question_id]]
 
 
+async def first_token(tools: Answering, question_id: str = "q1") -> None:
+    async with asyncio.timeout(60):
+        while "token" not in [name for name, _ in events(tools, question_id)]:
+            await asyncio.sleep(0.01)
+
+
 async def test_tokens_together_are_the_stored_answer(script, tools):
     event = await respond(a_question(), tools=tools)
     assert isinstance(event, AnswerCompleted)
@@ -133,28 +141,26 @@ async def test_an_expired_question_fails_without_work(script, tools):
 
 
 async def test_the_deadline_ends_an_answer_and_the_model(script, tools):
-    script.pause_s = 5
-    event = await respond(a_question(within_s=0.2), tools=tools)
+    script.pause_s = 600
+    event = await respond(a_question(within_s=1), tools=tools)
     assert event.reason == "timeout"
     assert script.closed
 
 
-async def test_a_stop_ends_the_model_within_a_second(script, tools):
-    script.pieces, script.pause_s = ("x ",) * 1000, 0.02
+async def test_a_stop_ends_the_model_long_before_the_answer_does(script, tools):
+    script.pieces, script.pause_s = ENDLESS, 0.02
     answering = asyncio.create_task(respond(a_question(background=True), tools=tools))
-    await asyncio.sleep(0.1)
+    await first_token(tools)
     await tools.stream.stop("q1")
-    async with asyncio.timeout(1):
-        event = await answering
+    event = await answering
     assert event.reason == "stopped"
     assert script.closed
     assert events(tools)[-1] == ("failed", {"reason": "stopped", "detail": event.detail, "retryable": False})
 
 
 async def test_an_answer_that_nobody_reads_is_given_up_after_the_grace_time(script, tools):
-    script.pieces, script.pause_s = ("x ",) * 1000, 0.02
-    async with asyncio.timeout(5):
-        event = await respond(a_question(), tools=replace(tools, grace_s=0))
+    script.pieces, script.pause_s = ENDLESS, 0.02
+    event = await respond(a_question(), tools=replace(tools, grace_s=0))
     assert event.reason == "abandoned"
 
 
@@ -165,13 +171,12 @@ async def test_an_answer_in_the_background_needs_no_reader(script, tools):
 
 
 async def test_a_worker_that_was_taken_over_stops(script, tools):
-    script.pieces, script.pause_s = ("x ",) * 1000, 0.02
+    script.pieces, script.pause_s = ENDLESS, 0.02
     answering = asyncio.create_task(respond(a_question(background=True), tools=tools))
-    await asyncio.sleep(0.1)
+    await first_token(tools)
     await tools.stream.begin("q1", "worker-b")
     with pytest.raises(StaleAttempt):
-        async with asyncio.timeout(2):
-            await answering
+        await answering
     assert script.closed
     assert await tools.answers.find(ASKER, "q1") is None
 

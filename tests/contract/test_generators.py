@@ -33,9 +33,6 @@ def some_settings(stub: StubOllama, kind: str, **changes: object) -> Settings:
         "ollama_model": "writer",
         "openai_base_url": f"{stub.url}/v1",
         "openai_model": "writer",
-        "first_token_timeout_s": 0.4,
-        "token_timeout_s": 0.3,
-        "answer_timeout_s": 2.0,
     }
     return settings_module.load(**{**values, **changes})
 
@@ -90,29 +87,32 @@ async def test_cancelling_the_reader_stops_the_generation(generator: TextGenerat
 
 
 @pytest.mark.parametrize(
-    ("faults", "error", "within_s"),
+    ("faults", "patience", "error"),
     [
-        (Faults(hang_after=0), Unavailable, 0.4),
-        (Faults(hang_after=3), TransientError, 0.3),
-        (Faults(cut_after=3), TransientError, 0.1),
-        (Faults(die_after=3), TransientError, 0.1),
-        (Faults(garbage_after=3), TransientError, 0.1),
-        (Faults(endless=True, pause_s=0.1), TransientError, 2.0),
-        (Faults(status=500), TransientError, 0.1),
-        (Faults(status=503), Unavailable, 0.1),
-        (Faults(status=400), PermanentError, 0.1),
+        (Faults(hang_after=0), {"first_token_timeout_s": 1.5}, Unavailable),
+        (Faults(hang_before_headers=True), {"first_token_timeout_s": 1.5}, Unavailable),
+        (Faults(hang_after=3), {"token_timeout_s": 1.5}, TransientError),
+        (Faults(endless=True, pause_s=0.1), {"answer_timeout_s": 3.0}, TransientError),
+        (Faults(cut_after=3), {}, TransientError),
+        (Faults(die_after=3), {}, TransientError),
+        (Faults(garbage_after=3), {}, TransientError),
+        (Faults(status=500), {}, TransientError),
+        (Faults(status=503), {}, Unavailable),
+        (Faults(status=400), {}, PermanentError),
     ],
-    ids=["no first token", "stalls", "cut", "runner dies", "garbage", "endless", "500", "503", "400"],
+    ids=["no token", "no headers", "stalls", "endless", "cut", "runner dies", "garbage", "500", "503", "400"],
 )
-async def test_every_way_to_fail_ends_in_time_with_an_error_of_ours(
-    generator: TextGenerator, stub: StubOllama, faults: Faults, error: type[LeatError], within_s: float
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_every_way_to_fail_ends_with_an_error_of_ours(
+    kind: str, stub: StubOllama, faults: Faults, patience: dict[str, float], error: type[LeatError]
 ) -> None:
+    """One time-out at a time is short; the others are a minute, which would come too late."""
+    generator = a_generator(stub, kind, **{"first_token_timeout_s": 60.0, "token_timeout_s": 60.0, **patience})
     assert await read(generator) == SENTENCE
     stub.faults = faults
-    started = time.monotonic()
-    with pytest.raises(error):
-        await read(generator, max_tokens=10_000)
-    assert time.monotonic() - started < within_s + 1.0
+    async with asyncio.timeout(45):
+        with pytest.raises(error):
+            await read(generator, max_tokens=10_000)
     await _until(lambda: stub.open_connections == 0)
     stub.faults = Faults()
     assert await read(generator) == SENTENCE
@@ -125,17 +125,6 @@ async def test_a_server_that_is_gone_is_unavailable_and_comes_back(generator: Te
         await read(generator)
     await stub.start(port)
     assert await read(generator) == SENTENCE
-
-
-async def test_a_server_that_hangs_before_its_headers_is_unavailable(
-    generator: TextGenerator, stub: StubOllama
-) -> None:
-    await read(generator)
-    stub.faults = Faults(hang_before_headers=True)
-    started = time.monotonic()
-    with pytest.raises(Unavailable):
-        await read(generator)
-    assert time.monotonic() - started < 3.0
 
 
 async def test_five_failures_stop_the_asking(generator: TextGenerator, stub: StubOllama) -> None:
@@ -162,8 +151,8 @@ async def test_a_model_that_only_embeds_cannot_answer(stub: StubOllama) -> None:
 
 
 async def test_a_model_that_takes_longer_to_load_than_an_answer_may_is_there_for_the_next(stub: StubOllama) -> None:
-    stub.faults.load_s = 1.0
-    generator = a_generator(stub, "ollama", answer_timeout_s=0.5)
+    stub.faults.load_s = 3.0
+    generator = a_generator(stub, "ollama", answer_timeout_s=1.5)
     with pytest.raises(Unavailable, match="still being loaded"):
         await read(generator)
     await _until(lambda: "writer" in stub.loaded)
@@ -172,8 +161,8 @@ async def test_a_model_that_takes_longer_to_load_than_an_answer_may_is_there_for
 
 
 async def test_loading_does_not_count_as_waiting_for_the_first_token(stub: StubOllama) -> None:
-    stub.faults.load_s = 1.0
-    assert await read(a_generator(stub, "ollama")) == SENTENCE
+    stub.faults.load_s = 3.0
+    assert await read(a_generator(stub, "ollama", first_token_timeout_s=1.5)) == SENTENCE
 
 
 async def test_the_context_is_always_the_same_so_that_ollama_keeps_the_model(stub: StubOllama) -> None:
@@ -193,7 +182,7 @@ def test_openai_without_an_endpoint_says_what_to_set() -> None:
         make_generator(settings_module.load(generator="openai"))
 
 
-async def _until(condition, *, within_s: float = 2.0) -> None:  # type: ignore[no-untyped-def]
+async def _until(condition, *, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"

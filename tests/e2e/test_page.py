@@ -28,7 +28,7 @@ CITED = a_passage(quote="kept for 7 days")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=CHROMIUM, timeout=120_000, args=["--no-sandbox", "--disable-background-networking"]
         )
         yield browser
         await browser.close()
@@ -57,7 +57,7 @@ async def fake() -> FakeEdge:
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
     context = await browser.new_context()
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -131,7 +131,7 @@ async def test_stop_ends_the_answer(fake, page):
     async with serving(fake) as url:
         await ask(page, url)
         await page.get_by_role("button", name="Stop").click()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not fake.stream.stopped:
                 await asyncio.sleep(0.01)
         fake.questions.failure = ("stopped", "it was stopped")

@@ -17,9 +17,11 @@ class InMemoryChangeLog:
         self.records: list[tuple[DocumentKey, DocumentChanged | None, bool]] = []
         self.times_ns: list[int] = []
         self.away = False
+        self.refused = 0
 
     async def publish(self, key: DocumentKey, change: DocumentChanged | None, *, bulk: bool = False) -> Position:
         if self.away:
+            self.refused += 1
             raise Unavailable("Kafka", "not now")
         self.records.append((key, change, bulk))
         self.times_ns.append(time_ns())

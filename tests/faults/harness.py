@@ -62,7 +62,7 @@ class Running:
         assert self.process.pid is not None
         return self.process.pid
 
-    async def ended(self, within_s: float = 30.0) -> int:
+    async def ended(self, within_s: float = 90.0) -> int:
         """Wait for its end; the exit code, negative for a signal."""
         await eventually(lambda: not self.process.is_alive(), within_s=within_s, what=f"end of {self.launch.roles}")
         assert self.process.exitcode is not None
@@ -201,7 +201,7 @@ class Leat:
             wanted.append((document_id, change, level, f"Walrus number {number}."))
         return await self.changes(wanted)
 
-    async def settled(self, within_s: float = 60.0) -> float:
+    async def settled(self, within_s: float = 120.0) -> float:
         """Wait until nothing lags and every passage has its vector; the seconds that it took (invariant V11)."""
         began = time.monotonic()
         quiet = 0
@@ -229,7 +229,7 @@ _WEIGHTS = (8, 2, 1)
 
 
 async def eventually(
-    condition: Callable[[], bool | Awaitable[Any]], *, within_s: float = 30.0, what: str = "it", pause_s: float = 0.02
+    condition: Callable[[], bool | Awaitable[Any]], *, within_s: float = 90.0, what: str = "it", pause_s: float = 0.02
 ) -> Any:
     """The first true value of a condition; fails when the deadline passes."""
     deadline = time.monotonic() + within_s

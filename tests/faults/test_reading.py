@@ -20,7 +20,7 @@ from tests.faults.harness import eventually, installation
 from tests.pipeline import Pipeline, pipeline
 from tests.services import Services
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 FLIPS = 100
 PARTS = 4

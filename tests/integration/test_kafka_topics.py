@@ -93,7 +93,7 @@ async def _recreate(settings: object, name: str) -> None:
     await admin.start()
     await admin.delete_topics([name])
     await admin.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await topic_id(connection_kwargs(settings), name) is not None:  # type: ignore[arg-type]
             await asyncio.sleep(0.05)
     await ensure_topics(settings)  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ async def test_a_dead_redis_is_started_again_at_its_address_with_its_data(tmp_pa
         assert server.child is not None
         old = server.child.pid
         os.kill(old, signal.SIGKILL)
-        await asyncio.wait_for(restarted.wait(), 20)
+        await asyncio.wait_for(restarted.wait(), 90)
         assert server.child.pid != old
         client = aioredis.from_url(server.url)
         assert await client.get("kept") == b"1"
@@ -162,7 +162,7 @@ async def _execute(dsn: str, sql: str) -> None:
 
 def _ends(pid: int) -> bool:
     try:
-        psutil.Process(pid).wait(10)
+        psutil.Process(pid).wait(60)
     except psutil.NoSuchProcess:
         return True
     except psutil.TimeoutExpired:

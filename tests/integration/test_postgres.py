@@ -132,12 +132,11 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
         await open_pool("postgresql://nobody@127.0.0.1:1/nothing")
 
 
-async def test_a_busy_pool_says_so_within_a_second(services: Services) -> None:
+async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Services) -> None:
     async with await open_pool(services.postgres_dsn, 1) as pool, pool.connection():
-        started = asyncio.get_running_loop().time()
-        with pytest.raises(Unavailable, match="no free connection"):
-            await pool.fetchval("select 1")
-        assert asyncio.get_running_loop().time() - started < 1.5
+        async with asyncio.timeout(30):
+            with pytest.raises(Unavailable, match="no free connection"):
+                await pool.fetchval("select 1")
 
 
 async def _use_a_connection_that_is_cut(pool: Pool, other: Pool) -> None:

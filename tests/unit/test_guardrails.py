@@ -1,6 +1,5 @@
 """Guardrails: what they find, what they do, and the file that says so."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -172,9 +171,8 @@ def test_no_pattern_can_stop_a_worker(tmp_path):
         "[[guardrail]]\nname='a'\nkind='patterns'\nplaces=['question']\nmode='report'\npatterns=['^(a+)+$']"
     )
     guardrails = load_guardrails(file)
-    started = time.perf_counter()
-    guardrails.screen_question("a" * 50_000 + "!")
-    assert time.perf_counter() - started < 1
+    # An engine that goes back would be at this for longer than the universe is old.
+    assert guardrails.screen_question("a" * 50_000 + "!").triggered == ()
 
 
 # Documents that address a model
