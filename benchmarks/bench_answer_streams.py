@@ -1,4 +1,4 @@
-"""Answers as they stream: time to the first token, and what becomes of 50 of them when their worker is killed.
+"""Answers as they stream: the first token, resuming, stopping, and 50 of them when their worker is killed.
 
     python -m benchmarks.bench_answer_streams [--answers 50] [--first-tokens 100]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.running import Running, leat
+from benchmarks.running import Running, leat, percentile
 from tests.processes import Event, events
 from tests.stub_ollama import Faults, StubOllama
 
@@ -37,6 +37,39 @@ async def first_tokens(client: httpx.AsyncClient, model: StubOllama, count: int)
                     break
                 if event.name in ("done", "failed"):
                     raise SystemExit(f"no token: {event}")
+    return took
+
+
+async def resumed(client: httpx.AsyncClient, model: StubOllama) -> list[float]:
+    """Milliseconds from coming back with ``Last-Event-ID`` until the last event, for every cut of one answer."""
+    model.answer, model.faults = [f"w{number} " for number in range(99)] + ["[1]."], Faults()
+    accepted = await client.post("/api/v1/queries", json={"query": f"{QUERY} (resumed)"})
+    url = accepted.json()["stream_url"]
+    whole = await _read(client, url)
+    took = []
+    for event in whole[:-1]:
+        started = time.perf_counter()
+        async with client.stream("GET", url, headers={"Last-Event-ID": event.id}) as response:
+            async for _ in events(response):
+                pass
+        took.append((time.perf_counter() - started) * 1000)
+    return took
+
+
+async def stopped(client: httpx.AsyncClient, model: StubOllama, count: int) -> list[float]:
+    """Milliseconds from ``DELETE`` until the model is free."""
+    model.answer, model.faults = ["more "], Faults(endless=True, pause_s=0.02)
+    took = []
+    for number in range(count):
+        said = model.tokens_sent
+        accepted = await client.post("/api/v1/queries", json={"query": f"{QUERY} (stopped {number})"})
+        while model.tokens_sent < said + 10:  # noqa: ASYNC110 - a stub has no event for this
+            await asyncio.sleep(0.01)
+        started = time.perf_counter()
+        await client.delete(f"/api/v1/queries/{accepted.json()['query_id']}")
+        while model.open_connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        took.append((time.perf_counter() - started) * 1000)
     return took
 
 
@@ -100,6 +133,11 @@ async def measure(running: Running, model: StubOllama, arguments: argparse.Names
             f"first token beyond the model's own: p50 {statistics.median(took):.1f} ms,"
             f" p95 {took[int(len(took) * 0.95)]:.1f} ms over {len(took)} questions"
         )
+        for label, times in (
+            ("resumed at every cut, until its end", await resumed(client, model)),
+            ("stop until the model is free", await stopped(client, model, 20)),
+        ):
+            print(f"{label}: p50 {percentile(times, 0.5):.0f} ms, p95 {percentile(times, 0.95):.0f} ms")
         await killed(client, model, running, arguments.answers)
 
 

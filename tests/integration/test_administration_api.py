@@ -56,6 +56,8 @@ class Served:
         assert done["progress"]["total_files"] == done["progress"]["processed_files"] == count
 
         async def there() -> bool:
+            if (await self.client.get(f"/api/v1/collections/{collection}")).status_code == 404:
+                return False  # it comes into being with its first document
             [item] = (await self.get(f"collections/{collection}/generations"))["generations"]
             return item["documents"] == count and not item["passages_without_vector"]
 
