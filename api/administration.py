@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.problems import ProblemError, not_found
+from streams.erasure import ErasureDesk
 from streams.generations import CollectionDesk, GenerationDesk, GenerationRefused
 from streams.jobs import JobDesk
 
@@ -20,6 +21,7 @@ class Administration:
     collections: CollectionDesk
     generations: GenerationDesk
     jobs: JobDesk
+    erasures: ErasureDesk
     allowed_directory: Callable[[str], Path]
     """The folder, if it may be ingested from. Raises ``PermanentError``: it may not."""
 

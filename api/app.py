@@ -106,6 +106,7 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
             collections=resources.collections,
             generations=resources.generations,
             jobs=resources.jobs,
+            erasures=resources.erasures,
             allowed_directory=partial(allowed_directory, settings),
         ),
         lag=RecentLag(resources.lag).read,

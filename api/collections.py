@@ -5,11 +5,13 @@ from fastapi import APIRouter, Response
 from api.administration import refusals
 from api.auth import CurrentPrincipal
 from api.edge import Edge
+from api.jobs import accepted
 from api.problems import not_found
 from api.responses import json_response, problems
-from schemas.administration import CollectionChange, CollectionCreate, CollectionItem, CollectionList
+from schemas.administration import CollectionChange, CollectionCreate, CollectionItem, CollectionList, JobItem
 from schemas.documents import Name
 from streams.generations import CollectionRecord, CollectionSettings
+from streams.jobs import JobType
 from streams.model import OnFailure, Ordering
 
 
@@ -49,6 +51,21 @@ def router(edge: Edge) -> APIRouter:
         if record is None:
             raise not_found(f"collection {collection!r} does not exist")
         return json_response(item_of(record))
+
+    @router.delete(
+        "/{collection}", summary="Delete a collection", status_code=202, response_model=JobItem,
+        responses=problems(404, 503),
+    )  # fmt: skip
+    async def delete(collection: Name, principal: CurrentPrincipal) -> Response:
+        """A job: its documents are deleted in the log, then in every store. What is queued for it is cancelled."""
+        desk = edge.administration.jobs
+        if await edge.administration.collections.get(principal.tenant, collection) is None:
+            raise not_found(f"collection {collection!r} does not exist")
+        for queued in await desk.list_jobs(principal.tenant, collection=collection):
+            if queued.type is JobType.DELETE_COLLECTION and not queued.status.is_final:
+                return accepted(queued)
+            await desk.cancel(principal.tenant, queued.job_id)
+        return accepted(await desk.create(principal.tenant, collection, JobType.DELETE_COLLECTION, {}))
 
     return router
 

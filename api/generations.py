@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Response
 from api.administration import refusals
 from api.auth import CurrentPrincipal
 from api.edge import Edge
-from api.jobs import item_of as job_item
+from api.jobs import accepted
 from api.problems import not_found
 from api.responses import json_response, problems
 from schemas.access import Principal
@@ -19,17 +19,21 @@ from schemas.administration import (
     JobItem,
     ParityReport,
     ParityRequest,
+    RebuildRequest,
     ReindexRequest,
     SwitchRequest,
     SwitchResult,
 )
 from schemas.documents import Name
 from streams.generations import CollectionSettings, GenerationRecord
+from streams.jobs import JobType
 from streams.model import Collection, Generation
 from streams.parity import Searching, parity
 
 # Somebody waits for the report: the last questions of a collection are enough to see whether it answers alike.
 QUESTIONS = 20
+# An index that was lost answers nothing: what it finds is no measure of what takes its place.
+REBUILD = {"switch": True, "min_overlap": 0.0, "drop_replaced": True}
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
@@ -72,7 +76,26 @@ def router(edge: Edge) -> APIRouter:
         job = await edge.administration.jobs.get(principal.tenant, begun.job_id)
         if job is None:
             raise not_found(f"job {begun.job_id!r}")
-        return json_response(job_item(job), status=202, headers={"Location": f"/api/v1/jobs/{job.job_id}"})
+        return accepted(job)
+
+    @router.post(
+        "/collections/{collection}/rebuild", summary="Build the whole index anew", status_code=202,
+        response_model=JobItem, responses=problems(404, 409, 503),
+    )  # fmt: skip
+    async def rebuild(collection: Name, body: RebuildRequest, principal: CurrentPrincipal) -> Response:
+        """From the log, with the same settings; questions are answered from the present one, which is dropped then."""
+        administration = edge.administration
+        if await administration.collections.get(principal.tenant, collection) is None:
+            raise not_found(f"collection {collection!r} does not exist")
+        if body.dry_run:
+            counting = {"from": "earliest", "dry_run": True}
+            return accepted(await administration.jobs.create(principal.tenant, collection, JobType.REPLAY, counting))
+        with refusals():
+            begun = await administration.generations.begin(principal.tenant, collection, CollectionSettings(), REBUILD)
+        job = await administration.jobs.get(principal.tenant, begun.job_id)
+        if job is None:
+            raise not_found(f"job {begun.job_id!r}")
+        return accepted(job)
 
     @router.post(
         "/collections/{collection}/generations/{number}/parity", summary="Compare with the serving generation",

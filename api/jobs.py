@@ -13,11 +13,13 @@ from api.problems import not_found
 from api.responses import event_stream, json_response, problems
 from api.sse import AnswerEventsResponse
 from schemas.access import Principal
-from schemas.administration import IngestDirectoryRequest, JobItem, JobPage, JobProgress, ReplayRequest
+from schemas.administration import IngestDirectoryRequest, JobItem, JobPage, JobProgress, RebuildRequest, ReplayRequest
 from schemas.documents import Name
 from streams.jobs import Job, JobDesk, JobStatus, JobType
 
 LOOK_EVERY_S = 0.5
+# What a job is about that is about no collection in particular.
+EVERY_COLLECTION = "*"
 _STREAM = event_stream("`progress` whenever it has changed, then `done`; each the whole job.")
 
 
@@ -79,7 +81,20 @@ def router(edge: Edge) -> APIRouter:
         if await edge.administration.collections.get(principal.tenant, collection) is None:
             raise not_found(f"collection {collection!r} does not exist")
         payload = {"from": body.from_, "to": body.to, "key": body.key, "dry_run": body.dry_run}
-        return _accepted(await edge.administration.jobs.create(principal.tenant, collection, JobType.REPLAY, payload))
+        return accepted(await edge.administration.jobs.create(principal.tenant, collection, JobType.REPLAY, payload))
+
+    @router.post(
+        "/query-log/rebuild", summary="Rebuild the query log", status_code=202, response_model=JobItem,
+        responses=problems(503),
+    )  # fmt: skip
+    async def rebuild(body: RebuildRequest, principal: CurrentPrincipal) -> Response:
+        """From the questions and answers topics, for as far back as they reach. `dry_run` counts only."""
+        payload = {"dry_run": body.dry_run}
+        return accepted(
+            await edge.administration.jobs.create(
+                principal.tenant, EVERY_COLLECTION, JobType.REBUILD_QUERY_LOG, payload
+            )
+        )
 
     @router.post(
         "/ingest/directory", summary="Ingest a folder of the server", status_code=202, response_model=JobItem,
@@ -89,7 +104,7 @@ def router(edge: Edge) -> APIRouter:
         """Only under folders that `LEAT_INGEST_FOLDERS` names; 422 `folder-not-allowed` otherwise."""
         directory = await asyncio.to_thread(edge.administration.allowed_directory, body.directory)
         payload = {"directory": str(directory)}
-        return _accepted(
+        return accepted(
             await edge.administration.jobs.create(principal.tenant, body.collection, JobType.INGEST_DIRECTORY, payload)
         )
 
@@ -124,7 +139,8 @@ def item_of(job: Job) -> JobItem:
     )
 
 
-def _accepted(job: Job) -> Response:
+def accepted(job: Job) -> Response:
+    """202, and where to look how it goes."""
     return json_response(item_of(job), status=202, headers={"Location": f"/api/v1/jobs/{job.job_id}"})
 
 

@@ -12,6 +12,7 @@ from api import (
     conversations,
     dead_letters,
     documents,
+    erasures,
     generations,
     health,
     jobs,
@@ -48,8 +49,8 @@ def build_api(edge: Edge) -> FastAPI:
     )
     app.state.authenticator = edge.authenticator
     everything = (
-        search, changes, queries, conversations, documents, sources, collections, generations, jobs, dead_letters,
-        status, health, page,
+        search, changes, queries, conversations, documents, erasures, sources, collections, generations, jobs,
+        dead_letters, status, health, page,
     )  # fmt: skip
     for module in everything:
         app.include_router(module.router(edge))

@@ -112,6 +112,28 @@ def change(
         _show(client.patch(f"{_PATH}/{name}", body), json_output)
 
 
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Delete a collection with all its documents and what is queued for it; a new one of that name starts empty.
+
+    A watcher that still feeds it brings its files back: stop it first. Exit code 1: it failed, or was cancelled.
+    """
+    from cli.client import Client
+    from cli.connection import connect
+    from cli.jobs import end_with, follow
+
+    with Client(connect(data)) as client:
+        if not yes:
+            documents = client.get(f"{_PATH}/{name}")["documents"]
+            typer.confirm(f"Delete collection {name} with its {documents} documents?", abort=True)
+        end_with(follow(client, client.delete(f"{_PATH}/{name}"), quiet=json_output), json_output)
+
+
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="JSON: defaults, and collections.", exists=True, dir_okay=False)],

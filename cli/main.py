@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("cli.search", "Search passages."),
     "changes": ("cli.changes", "What was added, changed and removed about something since a time."),
     "ingest": ("cli.ingest", "Publish files or folders once."),
+    "erase": ("cli.erase", "Forget a document altogether: history, blobs and answers included."),
     "watch": ("cli.watch", "Publish changes of a folder as they happen."),
     "status": ("cli.status", "Documents, lag, freshness."),
     "verify": ("cli.verify", "Check that the index equals the log."),

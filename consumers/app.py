@@ -15,13 +15,17 @@ from typing import Any
 from faststream.kafka import KafkaBroker, KafkaRouter
 
 from consumers import answerer, chunker, embedder, generation_upkeep, indexer, liveness, recorder
+from consumers.blob_sweeper import BlobSweeper
+from consumers.collection_remover import CollectionRemover, RemoverParts
 from consumers.delivery import ConsumerSettings, Delivery, Failure
+from consumers.eraser import Eraser, EraserParts
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
 from consumers.log_audit import LogAudit
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.mender import Mender, MenderParts
 from consumers.outbox import Outbox
+from consumers.query_log_rebuilder import QueryLogRebuilder
 from consumers.reconciler import Reconciler
 from consumers.reindexer import Reindexer, ReindexerParts
 from consumers.replayer import Replayer, ReplayerParts
@@ -65,6 +69,8 @@ REDRIVE_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
 FORGET_EVERY_S = 600.0
 FORGET_HISTORY_EVERY_S = 60.0
+SWEEP_BLOBS_EVERY_S = 6 * 3600.0
+ERASE_EVERY_S = 0.5
 # By then every process knows that a generation has come or gone: its caches are half as old at most, the rest is for
 # work that had begun.
 KNOWN_AFTER_S = 2 * CACHE_S + 0.7
@@ -252,7 +258,9 @@ def _indexer_parts(resources: Resources) -> indexer.IndexerParts:
 
 
 def _recorder(wiring: Wiring) -> KafkaRouter:
-    return recorder.router(wiring.delivery(RECORDER), outcomes=wiring.resources.outcomes)
+    return recorder.router(
+        wiring.delivery(RECORDER), outcomes=wiring.resources.outcomes, queries=wiring.resources.query_log
+    )
 
 
 def _answerer(wiring: Wiring) -> KafkaRouter:
@@ -317,9 +325,23 @@ def _jobs(wiring: Wiring) -> JobRunner:
         ),
         outbox=outbox,
     )
+    remover = CollectionRemover(
+        RemoverParts(
+            removal=resources.collection_removal,
+            scanner=scanner,
+            epochs=wiring.epochs,
+            remove_generation=lambda generation: generation_upkeep.remove(
+                generation, resources.generations, resources.index
+            ),
+            announce_s=KNOWN_AFTER_S,
+        ),
+        outbox=outbox,
+    )
     work: dict[JobType, JobWork] = {
         JobType.REINDEX: reindexer,
         JobType.REPLAY: replayer,
+        JobType.DELETE_COLLECTION: remover,
+        JobType.REBUILD_QUERY_LOG: QueryLogRebuilder(resources.query_log, partial(KafkaLogScanner, wiring.settings)),
         JobType.INGEST_DIRECTORY: directory_work(wiring.settings),
     }
     return JobRunner(resources.jobs, work)
@@ -373,14 +395,35 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
             ),
             outbox=wiring.outbox,
         )
+        eraser = Eraser(
+            EraserParts(
+                store=resources.erasures,
+                changes=resources.change_log,
+                scanner=KafkaLogScanner(wiring.settings),
+                blobs=resources.blobs,
+                forget_streams=resources.answer_stream.forget,
+                forget_remembered=partial(_forget_remembered, resources),
+            )
+        )
         return [
             _jobs(wiring).run(),
+            every(ERASE_EVERY_S, eraser.run, name="erase"),
             every(SWEEP_EVERY_S, retire, name="retire"),
             every(REDRIVE_EVERY_S, mender.run, name="mend"),
+            every(
+                SWEEP_BLOBS_EVERY_S,
+                BlobSweeper(resources.blobs, KafkaLogScanner(wiring.settings)).run,
+                name="sweep-blobs",
+            ),
             every(FORGET_HISTORY_EVERY_S, partial(_forget_history, resources), name="forget-history"),
-            every(FORGET_EVERY_S, partial(_forget_jobs, resources), name="forget-jobs"),
+            every(FORGET_EVERY_S, partial(_forget_old, resources), name="forget"),
         ]
     return []
+
+
+async def _forget_remembered(resources: Resources, collection: str, document_id: str) -> int:
+    cache = resources.answer_cache
+    return 0 if cache is None else await cache.forget_citing(collection, document_id)
 
 
 async def _forget_history(resources: Resources) -> None:
@@ -388,7 +431,9 @@ async def _forget_history(resources: Resources) -> None:
         pass
 
 
-async def _forget_jobs(resources: Resources) -> None:
+async def _forget_old(resources: Resources) -> None:
+    await resources.query_log.forget_old()
+    await resources.vector_cache.evict()
     await resources.jobs.forget_finished(older_than_s=FORGET_AFTER_S)
 
 
@@ -413,7 +458,19 @@ _NEEDS: dict[str, set[str]] = {
     EMBEDDER.name: {"catalog", "ledger", "vector_cache", "bulk_embedders"},
     INDEXER.name: {"catalog", "manifests", "vector_cache", "index", "sparse"},
     RECORDER.name: {"outcomes"},
-    JOBS: {"jobs", "generations", "build", "index", "sparse", "bulk_embedders", "log_reader", "lag"},
+    JOBS: {
+        "jobs",
+        "generations",
+        "build",
+        "index",
+        "sparse",
+        "bulk_embedders",
+        "log_reader",
+        "lag",
+        "change_log",
+        "answer_stream",
+        "answer_cache",
+    },
     ANSWERER.name: {
         "catalog",
         "query_embedders",

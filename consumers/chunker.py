@@ -18,13 +18,13 @@ from schemas import headers
 from schemas.documents import Change
 from schemas.pipeline import BulkForwarded, DocumentChunked, IndexCommitted, Lane
 from schemas.topics import BULK, CHUNKS, CHUNKS_BULK, DOCUMENTS, INDEX_COMMITS, RETRIES, Topic
-from streams.admit import admission, with_access
+from streams.admit import admission, place_of, with_access
 from streams.crash import passing
 from streams.cut import content_of, cut, deletion
 from streams.decode import IncomingChange, decode, is_neutralised
 from streams.epoch import EpochWatch
 from streams.errors import PermanentError
-from streams.model import Admission, AdmissionRequest, Generation, Verdict
+from streams.model import Admission, AdmissionRequest, Generation, LogPlace, Verdict
 from streams.outcomes import applied_at_once, superseded
 from streams.ports import BlobStore, Catalog, DocumentLedger, LogReader, Parser, TokenCounter
 from streams.records import Record
@@ -140,8 +140,11 @@ class Chunker:
         if incoming.misnamed or record.partition != home:
             await _send_home(record, incoming, home, sending)
             return None
-        collection = await self._parts.catalog.collection(incoming.key.tenant, incoming.key.collection)
         epoch = await self._parts.epochs.at(record.partition, record.offset)
+        at = LogPlace(epoch, record.partition, record.offset)
+        collection = await self._parts.catalog.receiving(incoming.key.tenant, incoming.key.collection, at)
+        if collection is None:
+            return None
         offset = record.offset
         if (sent_home_from := record.header(headers.ORIGIN)) is not None:
             # Sent home twice, after a crash: the copy ranks where the first one did, and so below what came between.
@@ -175,7 +178,9 @@ class Chunker:
 
     async def _take_away(self, request: AdmissionRequest, sending: Sending) -> None:
         """Have the passages of a deleted document removed in every live generation."""
-        collection = await self._parts.catalog.collection(request.key.tenant, request.key.collection)
+        collection = await self._parts.catalog.receiving(*request.key[:2], place_of(request.origin))
+        if collection is None:
+            return
         gone = deletion(
             request.key,
             revision=request.revision,
@@ -189,7 +194,9 @@ class Chunker:
     async def _cut(self, accepted: BulkForwarded, topic: Topic, sending: Sending) -> None:
         """Parse, cut, publish the passages for every live generation."""
         key, changed = accepted.key, accepted.changed
-        collection = await self._parts.catalog.collection(key.tenant, key.collection)
+        collection = await self._parts.catalog.receiving(key.tenant, key.collection, place_of(accepted.origin))
+        if collection is None:
+            return
         only = accepted.generation_ids
         generations = [g for g in collection.live if only is None or g.generation_id in only]
         if not generations:

@@ -14,7 +14,7 @@ from streams.backfill import LogScanner
 from streams.decode import IncomingChange, decode, is_neutralised
 from streams.epoch import EpochWatch
 from streams.errors import InvalidRecord
-from streams.model import Ordering
+from streams.model import LogPlace, Ordering
 from streams.ports import Catalog, DocumentLedger
 from streams.records import Record
 
@@ -71,11 +71,12 @@ class LogAudit:
                 incoming = decode(record)
                 if incoming.misnamed or record.partition != self._home_of(incoming.key.encode()):
                     continue
+                at = LogPlace(self._epochs.epoch, record.partition, record.offset)
+                if await self._catalog.is_over(incoming.key.tenant, incoming.key.collection, at):
+                    continue
                 collection = await self._catalog.find(incoming.key.tenant, incoming.key.collection)
                 ordering = Ordering.LOG if collection is None else collection.ordering
-                found.append(
-                    (record, incoming, revision(incoming, record, ordering=ordering, epoch=self._epochs.epoch))
-                )
+                found.append((record, incoming, revision(incoming, record, ordering=ordering, epoch=at.epoch)))
             except InvalidRecord:
                 continue  # a dead letter
         heads = await self._ledger.heads(list({incoming.key for _, incoming, _ in found}))

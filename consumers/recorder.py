@@ -1,4 +1,4 @@
-"""Group ``leat.recorder``: projects outcomes and dead letters into tables for people to look at."""
+"""Group ``leat.recorder``: projects outcomes, dead letters and questions into tables for people to look at."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,11 +6,14 @@ from typing import Protocol
 from faststream.kafka import KafkaRouter
 
 from consumers.decoding import decoded
-from consumers.delivery import Delivery, Handled, Subscription
+from consumers.delivery import Delivery, Failure, Handled, Subscription
+from schemas.answers import QuestionAsked
 from schemas.pipeline import IndexCommitted
-from schemas.topics import DEAD_LETTERS, INDEX_COMMITS
+from schemas.topics import ANSWERS, DEAD_LETTERS, INDEX_COMMITS, QUESTIONS
+from streams.errors import InvalidRecord
 from streams.letters import letter_of
 from streams.model import DeadLetter
+from streams.query_log import QueryLog, ending_of
 from streams.records import Record
 
 
@@ -22,8 +25,8 @@ class OutcomeStore(Protocol):
     async def record_dead_letters(self, letters: Sequence[DeadLetter]) -> None: ...
 
 
-def router(delivery: Delivery, *, outcomes: OutcomeStore) -> KafkaRouter:
-    """Subscribe the recorder to what is public about changes."""
+def router(delivery: Delivery, *, outcomes: OutcomeStore, queries: QueryLog) -> KafkaRouter:
+    """Subscribe the recorder to what became of changes and of questions."""
     router = KafkaRouter()
 
     async def on_index_committed(records: Sequence[Record]) -> Handled:
@@ -37,4 +40,22 @@ def router(delivery: Delivery, *, outcomes: OutcomeStore) -> KafkaRouter:
 
     delivery.subscribe(router, Subscription(INDEX_COMMITS, max_records=500), on_index_committed)
     delivery.subscribe(router, Subscription(DEAD_LETTERS, max_records=200), on_dead_lettered)
+
+    async def on_questions_asked(records: Sequence[Record]) -> Handled:
+        questions, failures = decoded(records, QuestionAsked)
+        await queries.log_questions([question for _, question in questions])
+        return Handled(failures)
+
+    async def on_questions_ended(records: Sequence[Record]) -> Handled:
+        endings, failures = [], []
+        for record in records:
+            try:
+                endings.append(ending_of(record))
+            except InvalidRecord as error:
+                failures.append(Failure(record, error))
+        await queries.log_endings(endings)
+        return Handled(failures)
+
+    delivery.subscribe(router, Subscription(QUESTIONS, max_records=200), on_questions_asked)
+    delivery.subscribe(router, Subscription(ANSWERS, max_records=200), on_questions_ended)
     return router

@@ -106,7 +106,8 @@ class Reindexer:
             raise PermanentError("generation-retired", "the generation was retired while it was built")
         if generation.state is not GenerationState.BUILDING:
             # It was switched to before this process could say so.
-            return {"generation": generation.number, "switched": True}
+            await self._drop_replaced(claim.job)
+            return {"generation": generation.number, "replaces": claim.job.payload["replaces"], "switched": True}
         try:
             return await self._build(_Run(claim, generation))
         except (JobCancelled, PermanentError):
@@ -271,8 +272,14 @@ class Reindexer:
                     reason = error.detail
                 await asyncio.sleep(SWITCH_PAUSE_S)
             else:
+                await self._drop_replaced(run.claim.job)
                 return result | {"switched": True, "switch_ms": switched.took_ms}
         return result | {"not_switched_because": reason}
+
+    async def _drop_replaced(self, job: Job) -> None:
+        """A rebuild leaves nothing to switch back to: what it replaces was lost or doubtful."""
+        if job.payload.get("drop_replaced"):
+            await self._parts.generations.retire(job.tenant, job.collection, job.payload["replaces"])
 
     async def _report(self, run: _Run) -> BuildProgress:
         """Find out how far it is, and say so."""

@@ -20,7 +20,7 @@ from streams.epoch import EpochWatch
 from streams.errors import PermanentError
 from streams.generations import BackfillItem, GenerationBuild
 from streams.jobs import JobClaim, Progress
-from streams.model import Collection, Ordering
+from streams.model import Collection, LogPlace, Ordering
 from streams.ports import Catalog, DocumentLedger
 from streams.records import Record
 
@@ -121,6 +121,12 @@ class Replayer:
             place
             for place in places(stretch.records, tenant=collection.tenant, collection=collection.name)
             if key is None or place[0].document_id == key
+        ]
+        epoch = self._parts.epochs.epoch
+        at = [
+            place
+            for place in at
+            if not await self._parts.catalog.is_over(*place[0][:2], LogPlace(epoch, place[1], place[2]))
         ]
         if not at:
             return

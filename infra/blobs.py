@@ -34,6 +34,17 @@ class FolderBlobStore:
         """Drop blobs that are not in ``keep`` and were last put before that time; returns how many."""
         return await asyncio.to_thread(self._sweep, tenant, frozenset(keep), older_than_s)
 
+    async def remove(self, tenant: str, sha256s: Collection[str], *, put_before: float) -> int:
+        """Drop these blobs, unless they were put again at that time (of the epoch, in seconds) or later.
+
+        Returns how many there were.
+        """
+        return await asyncio.to_thread(self._remove, tenant, sha256s, put_before)
+
+    async def tenants(self) -> list[str]:
+        """Those who have blobs."""
+        return await asyncio.to_thread(self._tenants)
+
     async def close(self) -> None:
         """Nothing is held open."""
 
@@ -82,6 +93,20 @@ class FolderBlobStore:
                 path.unlink(missing_ok=True)
                 swept += 1
         return swept
+
+    def _remove(self, tenant: str, sha256s: Collection[str], put_before: float) -> int:
+        removed = 0
+        for sha256 in sha256s:
+            path = self._place(tenant, sha256)
+            if path.is_file() and path.stat().st_mtime < put_before:
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _tenants(self) -> list[str]:
+        if not self._path.is_dir():
+            return []
+        return sorted(path.name for path in self._path.iterdir() if _TENANT.fullmatch(path.name))
 
     def _place(self, tenant: str, sha256: str) -> Path:
         """Raises ``NotFound`` for what cannot be a hash: a name from outside never walks out of the folder."""

@@ -40,6 +40,16 @@ class RedisAnswerCache:
     async def put(self, key: str, answer: Answer) -> None:
         await self._call(self._redis.set(_name(key), answer.model_dump_json(), ex=self._ttl_s))
 
+    async def forget_citing(self, collection: str, document_id: str) -> int:
+        """Drop what cites a document, of whichever tenant: keys are digests. Returns how many there were."""
+        dropped = 0
+        with translated():
+            async for name in self._redis.scan_iter(match=_name("*"), count=500):
+                raw = await self._redis.get(name)
+                if raw is not None and _cites(raw, collection, document_id):
+                    dropped += await self._redis.unlink(name)
+        return dropped
+
     async def _call(self, command: Awaitable[T]) -> T:
         with translated():
             try:
@@ -47,6 +57,14 @@ class RedisAnswerCache:
                     return await command
             except TimeoutError as error:
                 raise Unavailable("Redis", f"no answer within {PATIENCE_S:g} s") from error
+
+
+def _cites(raw: bytes | str, collection: str, document_id: str) -> bool:
+    try:
+        sources = Answer.model_validate_json(raw).sources
+    except ValidationError:
+        return True  # kept by another version: nobody can tell
+    return any((source.collection, source.document_id) == (collection, document_id) for source in sources)
 
 
 def _name(key: str) -> str:

@@ -14,9 +14,11 @@ from infra.generation_plan import generation_planner
 from infra.postgres.answers import PostgresAnswerStore
 from infra.postgres.backfill import PostgresGenerationBuild
 from infra.postgres.catalog import NewGeneration, PostgresCatalog
+from infra.postgres.collection_removal import PostgresCollectionRemoval
 from infra.postgres.collections import PostgresCollectionStore
 from infra.postgres.conversations import PostgresConversationStore
 from infra.postgres.documents import PostgresDocumentDirectory
+from infra.postgres.erasures import PostgresErasures
 from infra.postgres.generations import PostgresGenerationStore
 from infra.postgres.history import PostgresHistory
 from infra.postgres.jobs import PostgresJobStore
@@ -25,6 +27,7 @@ from infra.postgres.manifests import PostgresManifestStore
 from infra.postgres.outcomes import PostgresOutcomeStore
 from infra.postgres.passages import PostgresPassageStore
 from infra.postgres.pool import Pool, open_pool
+from infra.postgres.query_log import PostgresQueryLog
 from infra.postgres.vector_cache import PostgresVectorCache
 from infra.postgres.watched import PostgresWatchedFiles
 from infra.settings import Settings
@@ -72,6 +75,9 @@ class Resources:
     build: PostgresGenerationBuild
     jobs: PostgresJobStore
     history: PostgresHistory
+    query_log: PostgresQueryLog
+    collection_removal: PostgresCollectionRemoval
+    erasures: PostgresErasures
     opened: Mapping[str, Any]
     """The parts that were wanted, by the names of ``OPENERS``."""
 
@@ -195,6 +201,9 @@ async def open_resources(
             build=PostgresGenerationBuild(pool),
             jobs=PostgresJobStore(pool),
             history=PostgresHistory(pool),
+            query_log=PostgresQueryLog(pool),
+            collection_removal=PostgresCollectionRemoval(pool),
+            erasures=PostgresErasures(pool),
             opened=opening.parts,
         )
 

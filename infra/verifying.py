@@ -151,9 +151,12 @@ async def _points(index: Index, space: str, generation_id: int) -> Mapping[UUID,
 async def _fold(settings: Settings, database: Pool) -> Fold:
     """Read the documents topic from its beginning to its present end."""
     rows = await database.fetch("select tenant, collection, ordering from collections")
+    epoch = await current_epoch(settings, database)
+    ends = await database.fetch("select * from collection_ends where epoch = $1", epoch)
     fold = Fold(
         orderings={(row["tenant"], row["collection"]): Ordering(row["ordering"]) for row in rows},
-        epoch=await current_epoch(settings, database),
+        epoch=epoch,
+        ends={(row["tenant"], row["collection"], row["partition"]): row["ends_at"] for row in ends},
     )
     topic = prefixed(DOCUMENTS.name, settings.topic_prefix)
     consumer = AIOKafkaConsumer(

@@ -186,6 +186,39 @@ class ReplayRequest(ApiModel):
     dry_run: bool = Field(False, description="Count only.")
 
 
+class RebuildRequest(ApiModel):
+    dry_run: bool = Field(False, description="Count only.")
+
+
+class ErasureRequest(ApiModel):
+    """A document that is to be forgotten altogether."""
+
+    document_id: str = Field(min_length=1, max_length=4096)
+    collection: Name = "default"
+
+
+class RemnantItem(Event):
+    """What the log still holds of an erased document; nothing of it can be searched, asked for or replayed."""
+
+    topic: str
+    what: str
+    until: datetime
+
+
+class ErasureItem(Event):
+    document_id: str
+    collection: str
+    requested_by: str
+    requested_at: datetime
+    done: bool
+    done_at: datetime | None = None
+    removed: dict[str, int] = Field(default_factory=dict)
+    """How many `past_revisions`, `past_texts`, `vectors`, `blobs`, `answers`, `cached_answers`, `conversation_turns`,
+    `dead_letters` went.
+    """
+    remains: tuple[RemnantItem, ...] = ()
+
+
 class IngestDirectoryRequest(ApiModel):
     directory: str = Field(min_length=1, max_length=4096, description="A folder on the server that may be ingested.")
     collection: Name = "default"

@@ -7,7 +7,7 @@ from schemas.pipeline import Origin
 from schemas.positions import revision_of
 from streams.decode import IncomingChange
 from streams.errors import InvalidRecord
-from streams.model import AdmissionRequest, Collection, Ordering
+from streams.model import AdmissionRequest, Collection, LogPlace, Ordering
 from streams.records import Record
 
 
@@ -21,6 +21,11 @@ def origin_of(incoming: IncomingChange, record: Record, *, epoch: int) -> Origin
         accepted_at=record.accepted_at,
         lane=incoming.lane,
     )
+
+
+def place_of(origin: Origin) -> LogPlace:
+    """Where the record of an event stands."""
+    return LogPlace(origin.epoch, origin.partition, origin.offset)
 
 
 def revision(

@@ -12,6 +12,8 @@ class JobType(StrEnum):
     REINDEX = "reindex"
     REPLAY = "replay"
     INGEST_DIRECTORY = "ingest-directory"
+    DELETE_COLLECTION = "delete-collection"
+    REBUILD_QUERY_LOG = "rebuild-query-log"
 
 
 class JobStatus(StrEnum):

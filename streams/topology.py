@@ -61,10 +61,10 @@ INDEXER = Stage(
 )
 RECORDER = Stage(
     "recorder",
-    reads=(INDEX_COMMITS, DEAD_LETTERS),
+    reads=(INDEX_COMMITS, DEAD_LETTERS, QUESTIONS, ANSWERS),
     writes=(),
     stores=("PostgreSQL",),
-    summary="projects outcomes and dead letters into tables for people",
+    summary="projects outcomes, dead letters and the query log into tables for people",
 )
 ANSWERER = Stage(
     "answerer",

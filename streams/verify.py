@@ -53,8 +53,16 @@ class Drift:
 class Fold:
     """The fold of the documents topic, record by record, as the chunker admits them."""
 
-    def __init__(self, *, orderings: Mapping[tuple[str, str], Ordering], epoch: int) -> None:
+    def __init__(
+        self,
+        *,
+        orderings: Mapping[tuple[str, str], Ordering],
+        epoch: int,
+        ends: Mapping[tuple[str, str, int], int] | None = None,
+    ) -> None:
+        """``ends``: by tenant, collection and partition, up to where it is about a collection that was deleted."""
         self._orderings = orderings
+        self._ends = ends or {}
         self._epoch = epoch
         self.documents: dict[DocumentKey, LoggedDocument] = {}
 
@@ -69,6 +77,8 @@ class Fold:
         try:
             incoming = decode(record)
             if incoming.misnamed or record.partition != home:
+                return
+            if record.offset < self._ends.get((*incoming.key[:2], record.partition), 0):
                 return
             ordering = self._orderings.get(incoming.key[:2], Ordering.LOG)
             at = revision(incoming, record, ordering=ordering, epoch=self._epoch)

@@ -1,4 +1,4 @@
-"""Reads the documents topic from somewhere to somewhere, beside the consumer groups."""
+"""Reads a topic from somewhere to somewhere, beside the consumer groups."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from infra.kafka.connection import connection_kwargs
 from infra.kafka.log_reader import as_record
 from infra.settings import Settings
-from schemas.topics import DOCUMENTS, prefixed
+from schemas.topics import DOCUMENTS, Topic, prefixed
 from streams.backfill import Offsets, Scanned
 from streams.errors import Unavailable
 
@@ -24,9 +24,10 @@ POLL_MS = 500
 class KafkaLogScanner:
     """``LogScanner``; every call has a consumer of its own, without a group."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topic: Topic = DOCUMENTS) -> None:
         self._kwargs = connection_kwargs(settings)
-        self._topic = prefixed(DOCUMENTS.name, settings.topic_prefix)
+        self._name = topic.name
+        self._topic = prefixed(topic.name, settings.topic_prefix)
 
     async def ends(self) -> dict[int, int]:
         return await self._ask(lambda consumer: consumer.end_offsets(_all(consumer)))
@@ -56,7 +57,7 @@ class KafkaLogScanner:
             while unread:
                 found = await consumer.getmany(*unread, timeout_ms=POLL_MS, max_records=RECORDS_AT_ONCE)
                 records = [
-                    as_record(raw, DOCUMENTS.name)
+                    as_record(raw, self._name)
                     for place, raws in found.items()
                     for raw in raws
                     if raw.offset < ends[place.partition]

@@ -1,4 +1,4 @@
-"""Finished answers, and the log of questions for analytics."""
+"""Finished answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from infra.postgres.pool import Pool
 from infra.postgres.still_readable import lost, reader
 from schemas.access import Principal
-from schemas.answers import Answer, AnswerCompleted, AnswerFailed, Passage, QuestionAsked
+from schemas.answers import Answer, Passage, QuestionAsked
 from streams.withhold import without
 
 _SAVE = """
@@ -22,12 +22,6 @@ from answers a
 where a.question_id = $1 and a.tenant = $2
 """  # noqa: S608 - made of constants
 _LOST = f"select seen.citation {lost('$1::jsonb')}"
-_LOG = """
-insert into query_log (question_id, finished_at, tenant, subject, outcome, reason, took_ms, confidence, generation,
-                       behind_ms, sources, degraded)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-on conflict do nothing
-"""
 
 _SEEN = {"citation", "collection", "document_id", "revision"}
 
@@ -70,10 +64,6 @@ class PostgresAnswerStore:
         rows = await self._pool.fetch(_LOST, seen, *reader(principal))
         return frozenset(row["citation"] for row in rows)
 
-    async def log(self, events: Sequence[AnswerCompleted | AnswerFailed]) -> None:
-        """Project events of the answers topic into the query log; a second time changes nothing."""
-        await self._pool.executemany(_LOG, [_log_row(event) for event in events])
-
     async def _save(
         self,
         question: QuestionAsked,
@@ -97,24 +87,3 @@ class PostgresAnswerStore:
             detail,
             question.asked_at,
         )
-
-
-def _log_row(event: AnswerCompleted | AnswerFailed) -> tuple[Any, ...]:
-    who = (event.principal.tenant, event.principal.subject)
-    if isinstance(event, AnswerFailed):
-        nothing_known = (None, None, None, None, 0, False)
-        return (event.question_id, event.failed_at, *who, "failed", event.reason, *nothing_known)
-    answer = event.answer
-    return (
-        event.question_id,
-        event.completed_at,
-        *who,
-        "answered" if answer.answered else "unanswered",
-        answer.degraded_reason,
-        answer.took_ms,
-        answer.confidence,
-        answer.generation,
-        answer.behind_ms,
-        len(answer.sources),
-        answer.degraded,
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from infra.postgres.pool import Connection, Pool, Row
 from schemas.access import AccessLevel
 from streams.errors import PermanentError
-from streams.model import Collection, EmbeddingModel, Generation, GenerationState, OnFailure, Ordering
+from streams.model import Collection, EmbeddingModel, Generation, GenerationState, LogPlace, OnFailure, Ordering
 
 # Collections change rarely and are looked at for every record and every question. A switch of generations is seen by
 # every process within this time; until then it answers from the old one, which keeps up. A switch back is promised
@@ -41,6 +41,7 @@ class PostgresCatalog:
         self._new_generation = new_generation
         self._collections: dict[tuple[str, str], tuple[float, Collection]] = {}
         self._generations: dict[int, tuple[float, Generation]] = {}
+        self._ends: dict[tuple[str, str], tuple[float, dict[int, tuple[int, int]]]] = {}
 
     async def collection(self, tenant: str, name: str) -> Collection:
         """The collection; created with the defaults when it is not there.
@@ -56,6 +57,29 @@ class PostgresCatalog:
                 raise PermanentError(
                     "invalid-name", f"{label} {value!r}: want 1 to 63 characters a-z, 0-9 or '-', not starting with '-'"
                 )
+        return await self._create(tenant, name)
+
+    async def receiving(self, tenant: str, name: str, at: LogPlace) -> Collection | None:
+        """Creates no collection for a record from before its end: the two are looked at in this order."""
+        found = await self.find(tenant, name)
+        if await self.is_over(tenant, name, at, afresh=found is None):
+            return None
+        return found or await self.collection(tenant, name)
+
+    async def is_over(self, tenant: str, name: str, at: LogPlace, *, afresh: bool = False) -> bool:
+        read_at, ends = self._ends.get((tenant, name), (-CACHE_S, {}))
+        if afresh or time.monotonic() - read_at >= CACHE_S:
+            read_at = time.monotonic()
+            rows = await self._pool.fetch(
+                "select partition, epoch, ends_at from collection_ends where tenant = $1 and collection = $2",
+                tenant,
+                name,
+            )
+            ends = {row["partition"]: (row["epoch"], row["ends_at"]) for row in rows}
+            self._ends[tenant, name] = (read_at, ends)
+        return (at.epoch, at.offset) < ends.get(at.partition, (-1, -1))
+
+    async def _create(self, tenant: str, name: str) -> Collection:
         given = self._new_generation
         new_generation = given if isinstance(given, NewGeneration) else await given()
         async with self._pool.transaction() as connection:
@@ -66,7 +90,7 @@ class PostgresCatalog:
                 name,
             )
             if inserted:
-                await insert_generation(connection, tenant, name, new_generation, number=1, state="serving")
+                await insert_generation(connection, tenant, name, new_generation, state="serving")
         created = await self._read(tenant, name)
         assert created is not None
         return created
@@ -135,20 +159,20 @@ class PostgresCatalog:
 
 
 async def insert_generation(
-    connection: Connection, tenant: str, name: str, new_generation: NewGeneration, *, number: int, state: str
+    connection: Connection, tenant: str, name: str, new_generation: NewGeneration, *, state: str
 ) -> int:
-    """A generation of a collection; returns its id."""
+    """The next generation of a collection; returns its id. One that was deleted and came back counts on."""
     model = new_generation.model
     generation_id: int = await connection.fetchval(
         """
         insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
                                  dimensions, max_tokens, chunk_tokens, chunk_overlap)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7, $8, $9
+        from generations where tenant = $1 and collection = $2
         returning generation_id
         """,
         tenant,
         name,
-        number,
         state,
         model.name,
         model.fingerprint,

@@ -59,7 +59,7 @@ class PostgresCollectionStore:
         async with self._pool.transaction() as connection:
             if not await connection.fetchval(_INSERT, tenant, name, *_columns(settings)):
                 raise GenerationRefused("collection-exists", f"there is a collection {name!r} already: change it")
-            await insert_generation(connection, tenant, name, new_generation, number=1, state="serving")
+            await insert_generation(connection, tenant, name, new_generation, state="serving")
         created = await self.get(tenant, name)
         assert created is not None
         return created
@@ -105,16 +105,13 @@ class PostgresCollectionStore:
 
 async def _replace(connection: Connection, tenant: str, name: str, new_generation: NewGeneration) -> None:
     """Another first generation for a collection without documents."""
-    number = await connection.fetchval(
-        "select max(number) from generations where tenant = $1 and collection = $2", tenant, name
-    )
     await connection.execute(
         "update generations set state = 'retired', retired_at = clock_timestamp(), served_until = clock_timestamp()"
         " where tenant = $1 and collection = $2 and state <> 'retired'",
         tenant,
         name,
     )
-    await insert_generation(connection, tenant, name, new_generation, number=number + 1, state="serving")
+    await insert_generation(connection, tenant, name, new_generation, state="serving")
 
 
 def _is_built_so(generation: Generation, wanted: NewGeneration) -> bool:

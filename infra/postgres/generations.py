@@ -26,7 +26,9 @@ LISTED_DIFFERENCES = 50
 PURGED_AT_ONCE = 5000
 
 _LIST = f"""
-with g as ({GENERATION} where g.tenant = $1 and ($2::text is null or g.collection = $2))
+with g as (
+    {GENERATION} join collections c using (tenant, collection)
+    where tenant = $1 and ($2::text is null or collection = $2) and g.created_at >= c.created_at)
 select g.*,
        (select count(*) from manifests m where m.generation_id = g.generation_id and not m.deleted) as documents,
        (select count(*) from passages p where p.generation_id = g.generation_id) as passages,
@@ -143,9 +145,14 @@ class PostgresGenerationStore:
                     )
                 number = max(row["number"] for row in rows) + 1
                 generation_id = await insert_generation(
-                    connection, tenant, collection, new_generation, number=number, state="building"
+                    connection, tenant, collection, new_generation, state="building"
                 )
-                given = {**payload, "generation_id": generation_id, "generation": number}
+                given = {
+                    **payload,
+                    "generation_id": generation_id,
+                    "generation": number,
+                    "replaces": serving.number,
+                }
                 job = await insert_job(connection, tenant, collection, JobType.REINDEX, given)
         except asyncpg.UniqueViolationError as error:
             raise GenerationRefused("already-building", f"collection {collection!r} is being reindexed") from error

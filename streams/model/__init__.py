@@ -6,7 +6,7 @@ from streams.model.conversations import CitedRevision, ConversationSummary, Dele
 from streams.model.documents import DeadLetter, DocumentRecord, DocumentStage, WaitState, WaitVerdict
 from streams.model.history import ChangedPassages, PastPassage, Reach
 from streams.model.index import Candidate, Candidates, Freshness, HydratedPassage, IndexScope, Point, PointPayload
-from streams.model.ledger import Admission, AdmissionRequest, Unapplied, Verdict
+from streams.model.ledger import Admission, AdmissionRequest, LogPlace, Unapplied, Verdict
 from streams.model.manifest import Flip, Manifest, ManifestPassage
 from streams.model.vectors import FloatMatrix, FloatVector, SparseVector
 
@@ -34,6 +34,7 @@ __all__ = [
     "GenerationState",
     "HydratedPassage",
     "IndexScope",
+    "LogPlace",
     "Manifest",
     "ManifestPassage",
     "OnFailure",

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.access import AccessLevel
 from schemas.documents import Change, DocumentKey
 from schemas.pipeline import Origin
+
+
+class LogPlace(NamedTuple):
+    """Where a record stands in the documents topic."""
+
+    epoch: int
+    partition: int
+    offset: int
 
 
 class Verdict(StrEnum):

@@ -18,6 +18,7 @@ from streams.model import (
     Generation,
     HydratedPassage,
     IndexScope,
+    LogPlace,
     Manifest,
     Point,
     SparseVector,
@@ -100,6 +101,14 @@ class Catalog(Protocol):
         ...
 
     async def find(self, tenant: str, name: str) -> Collection | None: ...
+
+    async def receiving(self, tenant: str, name: str, at: LogPlace) -> Collection | None:
+        """The collection that a record is for, as ``collection``; None: it is for one that was deleted since."""
+        ...
+
+    async def is_over(self, tenant: str, name: str, at: LogPlace) -> bool:
+        """Whether a record is for a collection that was deleted since: the present one of that name is another."""
+        ...
 
     async def generation(self, generation_id: int) -> Generation | None: ...
 

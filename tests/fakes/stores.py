@@ -25,6 +25,7 @@ from streams.model import (
     Generation,
     GenerationState,
     HydratedPassage,
+    LogPlace,
     Manifest,
     ManifestPassage,
     OnFailure,
@@ -68,6 +69,7 @@ class World:
     documents: dict[DocumentKey, FoldedDocument] = field(default_factory=dict)
     manifests: dict[tuple[int, DocumentKey], AppliedManifest] = field(default_factory=dict)
     garbage: dict[UUID, tuple[str, datetime]] = field(default_factory=dict)
+    ends: dict[tuple[str, str, int], tuple[int, int]] = field(default_factory=dict)
 
     def generation(self, generation_id: int) -> Generation | None:
         live = (generation for collection in self.collections.values() for generation in collection.live)
@@ -101,6 +103,12 @@ class InMemoryCatalog:
 
     async def find(self, tenant: str, name: str) -> Collection | None:
         return self._world.collections.get((tenant, name))
+
+    async def receiving(self, tenant: str, name: str, at: LogPlace) -> Collection | None:
+        return None if await self.is_over(tenant, name, at) else await self.collection(tenant, name)
+
+    async def is_over(self, tenant: str, name: str, at: LogPlace) -> bool:
+        return (at.epoch, at.offset) < self._world.ends.get((tenant, name, at.partition), (-1, -1))
 
     async def generation(self, generation_id: int) -> Generation | None:
         return self._world.generation(generation_id)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from api.generations import REBUILD
 from consumers.app import JOBS, PIPELINE, wired
 from consumers.mender import Mender, MenderParts
 from schemas.documents import DocumentChanged, DocumentKey
@@ -272,6 +273,22 @@ async def test_lost_index_is_rebuilt_from_the_log_and_the_cache(leat: Pipeline) 
     assert job.result["switched"] is True
     await serves(leat, "lost", 2)
     assert any("edition of 3 " in text for text in await texts(leat, "lost", "edition of 3 tells of harbour"))
+    assert await spent(leat) == before
+
+
+async def test_whole_index_is_rebuilt_by_one_job_and_what_it_replaces_is_dropped(leat: Pipeline) -> None:
+    await load(leat, "rebuilt", 6)
+    before = await spent(leat)
+    begun = await leat.resources.generations.begin(TENANT, "rebuilt", CollectionSettings(), REBUILD)
+    job = await finished(leat, begun.job_id)
+    assert job.result is not None
+    assert (job.result["switched"], job.result["replaces"], job.result["generation"]) == (True, 1, 2)
+    assert any("edition of 3 " in text for text in await texts(leat, "rebuilt", "edition of 3 tells of harbour"))
+
+    async def dropped() -> bool:
+        return await left_of(leat, Reindex(begun.replaces, begun.replaces, begun.job_id)) == (0, 0, 0)
+
+    await eventually(dropped)
     assert await spent(leat) == before
 
 

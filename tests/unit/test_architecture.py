@@ -47,7 +47,7 @@ def wired_router(stage: Stage) -> KafkaRouter:
         "chunker": lambda: chunker.router(delivery, unused, outbox=outbox, lanes=lanes),
         "embedder": lambda: embedder.router(delivery, unused, outbox=outbox, lanes=lanes),
         "indexer": lambda: indexer.router(delivery, unused, outbox=outbox),
-        "recorder": lambda: recorder.router(delivery, outcomes=unused),
+        "recorder": lambda: recorder.router(delivery, outcomes=unused, queries=unused),
         "answerer": lambda: answerer.router(delivery, unused, outbox=outbox),
     }
     return routers[stage.name]()
