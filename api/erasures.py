@@ -16,7 +16,6 @@ from streams.erasure import Erasure, remnants
 
 def router(edge: Edge) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["documents"])
-    desk = edge.administration.erasures
 
     @router.post(
         "/erasures", summary="Forget a document", status_code=202, response_model=ErasureItem,
@@ -27,7 +26,9 @@ def router(edge: Edge) -> APIRouter:
         key = _key(principal, body.collection, body.document_id)
         if await edge.catalog.find(principal.tenant, key.collection) is None:
             raise not_found(f"collection {key.collection!r} does not exist")
-        return json_response(_item_of(await desk.request(key, by=principal.subject)), status=202)
+        return json_response(
+            _item_of(await edge.administration.erasures.request(key, by=principal.subject)), status=202
+        )
 
     @router.get("/erasures", summary="How an erasure stands", response_model=ErasureItem, responses=problems(404, 503))
     async def erasure(
@@ -36,7 +37,7 @@ def router(edge: Edge) -> APIRouter:
         collection: Name = "default",
     ) -> Response:
         """What was removed, and what the log still holds until when."""
-        found = await desk.find(_key(principal, collection, document_id))
+        found = await edge.administration.erasures.find(_key(principal, collection, document_id))
         if found is None:
             raise not_found(f"nobody has asked for the erasure of {document_id!r} in collection {collection!r}")
         return json_response(_item_of(found))
