@@ -17,6 +17,7 @@ from streams.extract import Extraction, extract
 from streams.language import no_answer
 from streams.ports import TextGenerator
 from streams.prompt import NO_ANSWER_MARK, build_messages, has_injection_marks
+from streams.quotable import Quotable
 from streams.retrieve import Retrieval
 from streams.sanitise import Sanitiser
 
@@ -120,7 +121,7 @@ class Composition:
             return
         quotes = extraction.quotes
         for place, quote in enumerate(quotes):
-            end = "" if place + 1 == len(quotes) else "\n" if "\n" in quote.shown else " "
+            end = "" if place + 1 == len(quotes) else _between(quote, quotes[place + 1])
             for piece in _PIECE.findall(f"{quote.shown} [{quote.citation}]{end}"):
                 yield piece
             known = self.quotes.get(quote.citation)
@@ -137,6 +138,12 @@ class Composition:
     def _trigger(self, name: str) -> None:
         if name not in self.guardrails_triggered:
             self.guardrails_triggered = (*self.guardrails_triggered, name)
+
+
+def _between(quote: Quotable, following: Quotable) -> str:
+    """Sentences read on; what stood on a line of its own keeps it."""
+    lines = ("item", "row", "command")
+    return "\n" if quote.sentence.kind in lines or following.sentence.kind in lines else " "
 
 
 def compose(

@@ -5,6 +5,7 @@ wrong kind loses a little against one of the right kind.
 """
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 
 from streams.terms import fold
@@ -73,6 +74,40 @@ def answer_type(question: str) -> AnswerType:
     """What the question asks for; ``ANY`` when it does not say."""
     folded = fold(question)
     return next((kind for kind, pattern in _QUESTIONS if pattern.search(folded)), AnswerType.ANY)
+
+
+_DEFINITION = re.compile(
+    r"(?:what|who)(?:\s+is|\s+are|'s)\s+(?:an?\s+|the\s+)?(?P<en>[\w .+#-]{2,40}?)"
+    r"|(?:que|quien|cual)\s+(?:es|son)\s+(?:una?\s+|el\s+|la\s+)?(?P<es>[\w .+#-]{2,40}?)"
+    r"|(?:o que|quem|qual)\s+(?:e|sao)\s+(?:uma?\s+|o\s+|a\s+)?(?P<pt>[\w .+#-]{2,40}?)"
+    r"|(?P<vi>[\w .+#-]{2,40}?)\s+la\s+(?:gi|ai)"
+)
+
+
+_HOW_TO = re.compile(
+    r"\b(?:how (?:do|can|could|should|would|to)|commands?|como (?:se |puedo |puede |hago |fazer |faco |posso )"
+    r"|lam (?:sao|the nao|cach nao)|cach)\b"
+)
+
+
+def asks_for_command(question: str) -> bool:
+    """Whether it asks how to do something, so that a line to type may answer it."""
+    return _HOW_TO.search(fold(question)) is not None
+
+
+def definition_of(question: str) -> Callable[[str], bool] | None:
+    """For "What is X?", whether a sentence says what X is. None: the question asks for something else.
+
+    X is one or two words; with more ("the capital of France"), the question asks for a property of something.
+    """
+    match = _DEFINITION.fullmatch(fold(question).strip(" ¿?.!"))
+    about = "" if match is None else next(group for group in match.groups() if group).strip()
+    if not about or len(about.split()) > 2:
+        return None
+    says = re.compile(
+        rf"(?:^|\W){re.escape(about)}\b[^.:;!?]{{0,60}}?\b(?:is|are|refers|means|stands for|es|son|e|sao|la)\b"
+    )
+    return lambda sentence: says.search(fold(sentence)[:200]) is not None
 
 
 def holds(kind: AnswerType, text: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from schemas.answers import Passage
-from streams.answer_type import AnswerType, answer_type, holds, is_of
+from streams.answer_type import AnswerType, answer_type, asks_for_command, definition_of, holds, is_of
 from streams.quotable import Quotable, quotables
 from streams.rerank import weighted
 from streams.sentences import sentences
@@ -13,6 +13,13 @@ from streams.surroundings import Surroundings
 from streams.terms import Question
 
 MAX_QUOTES = 3
+# "What is Kafka?" wants the sentence that says "Kafka is …", and no field, row or command.
+DEFINITION_WEIGHT = 0.3
+# What a command gains where a question asks how to do something, and loses elsewhere.
+COMMAND_WEIGHT = 0.2
+# Items, rows or commands that follow a sentence which announces them ("The limits are:"), and rows of a table that have
+# the same of the question: a list is an answer as a whole.
+MAX_LISTED = 8
 
 # A further sentence is quoted when it scores at least this share of the best one. Lower quotes more that nobody asked
 # for, higher misses answers that stand one sentence on.
@@ -32,7 +39,7 @@ SCRAP_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """The pieces that answer, best first, and what speaks for them."""
+    """The pieces that answer, in the order in which they are read, and what speaks for the best of them."""
 
     quotes: tuple[Quotable, ...]
     coverage: float
@@ -52,7 +59,9 @@ def extract(
     the question in them, there are no quotes. What stands around a passage speaks for its first and last piece.
     """
     question = Question(query)
+    question.forgive([text for passage in passages for text in (passage.title, *passage.heading_path, passage.text)])
     kind = answer_type(query)
+    defined, wants_command = definition_of(query), asks_for_command(query)
     pieces = [piece for passage in passages for piece in quotables(question, passage)]
     weights = _weights(question, pieces)
     by_citation = {passage.citation: passage for passage in passages}
@@ -67,13 +76,18 @@ def extract(
     for place, piece in enumerate(pieces):
         passage_score = (covered[piece.citation] + by_citation[piece.citation].score / top_score) / 2
         score = _own_score(piece, kind, weights)
+        if defined is not None:
+            score += DEFINITION_WEIGHT if defined(piece.shown) else 0.0
+            score -= 0.0 if piece.sentence.kind in ("sentence", "item") else DEFINITION_WEIGHT
+        if piece.sentence.kind == "command":
+            score += COMMAND_WEIGHT if wants_command else -COMMAND_WEIGHT
         score += NEIGHBOUR_WEIGHT * _neighbour(pieces, place, weights, around) + PASSAGE_WEIGHT * passage_score
         scored.append((score, -place, piece))
     scored.sort(key=lambda entry: entry[:2], reverse=True)
-    quotes = _choose(scored)
+    quotes = _choose(scored, pieces, wants_command=wants_command)
     if not quotes:
         return Extraction((), 0.0, 0.0, False, 0.0)
-    best = quotes[0]
+    best = next(piece for _, _, piece in scored if piece.own or piece.context)
     identifiers = question.identifiers
     return Extraction(
         quotes=quotes,
@@ -86,23 +100,46 @@ def extract(
     )
 
 
-def _choose(scored: Sequence[tuple[float, int, Quotable]]) -> tuple[Quotable, ...]:
+def _choose(
+    scored: Sequence[tuple[float, int, Quotable]], pieces: Sequence[Quotable], *, wants_command: bool
+) -> tuple[Quotable, ...]:
     scored = [entry for entry in scored if entry[2].own or entry[2].context]
     if not scored:
         return ()
     best_score, _, best = scored[0]
-    if best.sentence.kind in ("field", "row"):
+    if best.sentence.kind == "field":
         return (best,)
+    if best.sentence.kind == "row":
+        of_passage = [piece for piece in pieces if piece.citation == best.citation and piece.sentence.kind == "row"]
+        rows = [piece for piece in of_passage if (piece.own, piece.subject) == (best.own, best.subject)]
+        return (best,) if len(rows) > MAX_LISTED else tuple(rows)
     chosen: list[Quotable] = []
     shown: set[str] = set()
-    for score, _, piece in scored:
-        if len(chosen) == MAX_QUOTES or score < FURTHER_SHARE * best_score:
+    for score, minus_place, piece in scored:
+        if len(shown) >= MAX_QUOTES or score < FURTHER_SHARE * best_score:
             break
         if piece.sentence.kind in ("field", "row") or piece.shown in shown:
             continue
-        shown.add(piece.shown)
-        chosen.append(piece)
-    return tuple(chosen)
+        if piece.sentence.kind == "command" and not (wants_command and piece.citation == best.citation):
+            continue
+        listed = _announced(pieces, -minus_place)
+        chosen += [piece, *listed]
+        shown |= {piece.shown, *(each.shown for each in listed)}
+    # Passages in the order of their best piece, pieces in the order in which they were written.
+    places = list(dict.fromkeys(piece.citation for piece in chosen))
+    return tuple(sorted(dict.fromkeys(chosen), key=lambda piece: (places.index(piece.citation), piece.ordinal)))
+
+
+def _announced(pieces: Sequence[Quotable], place: int) -> list[Quotable]:
+    """What a sentence that ends in a colon announces."""
+    piece = pieces[place]
+    listed: list[Quotable] = []
+    if piece.shown.endswith(":"):
+        for follower in pieces[place + 1 : place + 1 + MAX_LISTED]:
+            if follower.citation != piece.citation or follower.sentence.kind not in ("item", "row", "command"):
+                break
+            listed.append(follower)
+    return listed
 
 
 def _own_score(piece: Quotable, kind: AnswerType, weights: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schemas.answers import Passage
+from streams.plain import is_no_text, plain
 from streams.sentences import Sentence, sentences
 from streams.terms import Question, fold, is_identifier, meaningful_stems, words
 
@@ -30,6 +31,9 @@ _LONG_FORMS = {
     "min": "minimum",
     "latest": "newest current",
 }
+# What stands behind a field's name where its value follows on further lines, or says nothing.
+_NO_VALUES = frozenset({"|", "|-", "|+", ">", ">-", ">+", "{}", "[]", "null", "~"})
+_PROMPT = re.compile(r"^(?:[$%>]|PS>)\s+(?=\S)")
 _CELL = re.compile(r"(?<!\\)\|")
 
 
@@ -45,6 +49,8 @@ class Quotable:
     """Terms of the question in the piece itself (and in what a record's field is about)."""
     context: frozenset[int]
     """Terms of the question in title and headings."""
+    subject: frozenset[int] = frozenset()
+    """Terms of the question in a row's first cell: what the row is about."""
     foreign: int = 0
     """Identifiers and title words that the piece is about and the question is not: another version, another product."""
     quote: str = ""
@@ -64,6 +70,8 @@ def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
     header: list[str] = []
     for ordinal, sentence in enumerate(sentences(passage.text)):
         if sentence.kind == "field":
+            if not sentence.value or sentence.value in _NO_VALUES:
+                continue
             if sentence.text.startswith("-"):
                 record = sentence
             yield _field(question, passage, ordinal, sentence, record, context)
@@ -76,9 +84,11 @@ def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
             yield _row(question, passage, ordinal, sentence, header, cells, context)
             continue
         header = []
-        if sentence.kind != "heading":
-            own = question.found_in(sentence.text)
-            shown = " ".join(sentence.text.split())
+        if sentence.kind in ("heading", "block") or is_no_text(sentence.text):
+            continue
+        own = question.found_in(sentence.text)
+        shown = _command(sentence.text) if sentence.kind == "command" else plain(sentence.text)
+        if shown:
             yield Quotable(passage.citation, ordinal, sentence, own, context, quote=sentence.text, shown=shown)
 
 
@@ -123,11 +133,15 @@ def _row(
     cells: list[str],
     context: frozenset[int],
 ) -> Quotable:
-    own = question.found_in(" ".join((*header, *cells)))
-    shown = "; ".join(
-        f"{name}: {cell}" if name else cell for name, cell in zip(header, cells, strict=True) if cell.strip()
-    )
-    return Quotable(passage.citation, ordinal, sentence, own, context, quote=sentence.text, shown=shown)
+    # A column's name speaks for a row that has something of the question itself.
+    own = question.found_in(" ".join(cells))
+    named_in = question.found_in(" ".join(header))
+    own, context = (own | named_in, context) if own else (own, context | named_in)
+    named = [(plain(name), plain(cell)) for name, cell in zip(header, cells, strict=True) if cell.strip()]
+    shown = "; ".join(f"{name}: {cell}" if name else cell for name, cell in named)
+    subject = question.found_in(cells[0])
+    foreign = 0 if subject else 1
+    return Quotable(passage.citation, ordinal, sentence, own, context, subject, foreign, sentence.text, shown)
 
 
 def _mentions(question: Question, name: str) -> bool:
@@ -135,6 +149,14 @@ def _mentions(question: Question, name: str) -> bool:
     if not is_identifier(name):
         return True
     return bool(re.search(rf"(?<![\w.]){re.escape(fold(name))}(?![\w+]|[.-]\w)", question.folded))
+
+
+def _command(line: str) -> str:
+    """Without the prompt in front, ready to be pasted. A comment is a sentence."""
+    line = " ".join(line.split())
+    if line.startswith("#"):
+        return line.lstrip("# ")
+    return f"`{_PROMPT.sub('', line)}`"
 
 
 def _cells(row: str) -> list[str]:

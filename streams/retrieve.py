@@ -147,6 +147,7 @@ def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassag
     without_vector = {point_id for point_id, passage in alive.items() if not passage.embedded}
     head = [fused.point_id for fused in fuse(living, without_vector=without_vector)[:RERANKED]]
     question = Question(query)
+    question.forgive([alive[point_id].text for point_id in head])
     found = [look_up(question, _headings(alive[point_id]), alive[point_id].text) for point_id in head]
     overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
     return fuse(living, without_vector=without_vector, overlap=overlap)

@@ -1,5 +1,5 @@
 """Cutting a passage into the smallest pieces that can be quoted: sentences, list items, table rows, ``key: value``
-lines."""
+lines, commands."""
 
 import re
 from collections.abc import Iterator
@@ -21,6 +21,9 @@ _TABLE_RULE = re.compile(r"^[\s|:\-+=]+$")
 _KEY_VALUE = re.compile(r"^(?P<indent>\s*(?:-\s+)?)(?P<key>[A-Za-z_][\w .\-]{0,40}?)\s*:(?:\s+(?P<value>.+?)\s*|\s*)$")
 _HEADING = re.compile(r"^#{1,6}\s+")
 _FENCE = re.compile(r"^\s*(?:```|~~~|---\s*$|\+\+\+\s*$)")
+_CODE_FENCE = re.compile(r"^\s*(?:>\s?)?(?P<mark>`{3,}|~{3,})\s*(?P<language>[\w+.-]*)[^`~]*$")
+# Whose lines stand for themselves; of other languages a line alone says nothing.
+_SHELLS = frozenset({"", "sh", "bash", "shell", "console", "zsh", "text", "txt", "cmd", "powershell", "terminal"})
 
 # A run of text without any mark longer than this (a log, minified code) is cut at line ends or white space.
 MAX_SENTENCE_CHARS = 600
@@ -35,7 +38,8 @@ class Sentence:
     end: int
     text: str
     kind: str = "sentence"
-    """``sentence``, ``item``, ``row``, ``field``, ``heading``."""
+    """``sentence``, ``item``, ``row``, ``field``, ``heading``; ``command``: a line of a shell's code block; ``block``:
+    a whole one in another language."""
     key: str | None = None
     """Of a field."""
     value: str | None = None
@@ -55,11 +59,23 @@ def sentences(text: str) -> list[Sentence]:
 def _regions(text: str) -> Iterator[tuple[int, int, str]]:
     """Lines that stand for themselves, and runs of lines that read on as prose."""
     structured = _looks_like_fields(text)
+    fences = {} if structured else _fenced(text)
     run_start: int | None = None
     position = 0
+    block_until = 0
     for line in text.splitlines(keepends=True):
         start, end = position, position + len(line)
         position = end
+        if start < block_until:
+            continue
+        block = fences.get(start)
+        if block is not None and block.until > end:
+            if run_start is not None:
+                yield run_start, start, "prose"
+                run_start = None
+            block_until = block.until
+            yield from block.regions(text, end)
+            continue
         kind = _kind_of_line(line, structured)
         if kind == "prose":
             run_start = start if run_start is None else run_start
@@ -77,6 +93,46 @@ def _regions(text: str) -> Iterator[tuple[int, int, str]]:
             yield start, end, kind
     if run_start is not None:
         yield run_start, len(text), "prose"
+
+
+@dataclass(frozen=True, slots=True)
+class _CodeBlock:
+    language: str
+    until: int
+    """Behind the closing fence."""
+    closed_at: int
+    """Before it."""
+
+    def regions(self, text: str, start: int) -> Iterator[tuple[int, int, str]]:
+        """What is between the fences, from the line behind the opening one."""
+        if self.language.lower() not in _SHELLS:
+            if text[start : self.closed_at].strip():
+                yield start, self.closed_at, "block"
+            return
+        for line in text[start : self.closed_at].splitlines(keepends=True):
+            if line.strip():
+                yield start, start + len(line), "command"
+            start += len(line)
+
+
+def _fenced(text: str) -> dict[int, _CodeBlock]:
+    """Code blocks by where their opening fence stands. One that is cut off reaches to the end of the passage."""
+    blocks: dict[int, _CodeBlock] = {}
+    opened: tuple[int, str, str] | None = None
+    position = 0
+    for line in text.splitlines(keepends=True):
+        start, position = position, position + len(line)
+        match = _CODE_FENCE.match(line)
+        if match is None:
+            continue
+        if opened is None:
+            opened = (start, match["mark"], match["language"])
+        elif match["mark"].startswith(opened[1]) and not match["language"]:
+            blocks[opened[0]] = _CodeBlock(opened[2], position, start)
+            opened = None
+    if opened is not None and opened[2]:
+        blocks[opened[0]] = _CodeBlock(opened[2], position, position)
+    return blocks
 
 
 def _looks_like_fields(text: str) -> bool:

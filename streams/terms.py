@@ -5,6 +5,7 @@ languages with suffixes and needs no dictionary; Vietnamese syllables are shorte
 Versions, dates and other identifiers are equal or not: 10.7 is neither 10.70 nor 10.7.2.
 """
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,11 @@ from itertools import chain, compress
 
 # Letters of a word that count. Fewer merge unrelated words, more separate "published" from "publication".
 STEM_CHARS = 6
+
+# From this length on a mistyped word is still one word's: "cat" is as near to "car" as to "cut". Two words are alike
+# from about one letter in nine that is wrong, missing or too many.
+FORGIVEN_CHARS = 4
+ALIKE = 0.86
 
 _FUNCTION_WORDS = """
 a an the of to in on at by for from with without into onto upon over under between among about as and or nor but if
@@ -68,8 +74,10 @@ class Question:
         self.folded = fold(self.text)
         asked = _TOKEN.findall(spaced(self.text))
         kept = [word for word in asked if word.lower() not in FUNCTION_WORDS]
+        by_term = {stem(word): word for word in map(fold, reversed(kept))}
         self.terms = tuple(dict.fromkeys(stem(fold(word)) for word in kept))
         """Distinct, in the order of the question; folded and cut."""
+        self._asked = [by_term[term] for term in self.terms]
         self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
         """Neighbours in the question."""
         self._numbers: dict[str, tuple[int, ...]] = {term: (number,) for number, term in enumerate(self.terms)}
@@ -80,6 +88,18 @@ class Question:
             number for word in subject_words(self.text) for number in self._numbers.get(stem(fold(word)), ())
         )
         """Places of its names and identifiers: what it is about."""
+
+    def forgive(self, texts: Sequence[str]) -> None:
+        """Read a word that none of the texts has as one of theirs that is spelt almost alike: people mistype."""
+        known = frozenset(chain.from_iterable(map(words, texts)))
+        stems = frozenset(map(stem, known))
+        for number, term in enumerate(self.terms):
+            word = self._asked[number]
+            if term in stems or len(word) < FORGIVEN_CHARS or is_identifier(term):
+                continue
+            alike = [other for other in known if other[0] == word[0] and abs(len(other) - len(word)) <= 1]
+            for meant in difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE):
+                self._numbers.setdefault(stem(meant), (number,))
 
     @property
     def identifiers(self) -> frozenset[int]:
