@@ -59,7 +59,8 @@ def extract(
     the question in them, there are no quotes. What stands around a passage speaks for its first and last piece.
     """
     question = Question(query)
-    question.forgive([text for passage in passages for text in (passage.title, *passage.heading_path, passage.text)])
+    texts = [text for passage in passages for text in (passage.title, *passage.heading_path, passage.text)]
+    question.forgive(set(range(len(question.terms))).difference(*map(question.found_in, texts)), texts)
     kind = answer_type(query)
     defined, wants_command = definition_of(query), asks_for_command(query)
     pieces = [piece for passage in passages for piece in quotables(question, passage)]

@@ -7,6 +7,7 @@ live and readable at this moment.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from uuid import UUID
 
 from schemas.access import Principal
@@ -147,8 +148,11 @@ def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassag
     without_vector = {point_id for point_id, passage in alive.items() if not passage.embedded}
     head = [fused.point_id for fused in fuse(living, without_vector=without_vector)[:RERANKED]]
     question = Question(query)
-    question.forgive([alive[point_id].text for point_id in head])
-    found = [look_up(question, _headings(alive[point_id]), alive[point_id].text) for point_id in head]
+    texts = [(_headings(alive[point_id]), alive[point_id].text) for point_id in head]
+    found = [look_up(question, headings, text) for headings, text in texts]
+    missing = set(range(len(question.terms))).difference(*(passage.terms for passage in found))
+    if missing and question.forgive(missing, chain.from_iterable(texts)):
+        found = [look_up(question, headings, text) for headings, text in texts]
     overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
     return fuse(living, without_vector=without_vector, overlap=overlap)
 

@@ -8,7 +8,7 @@ Versions, dates and other identifiers are equal or not: 10.7 is neither 10.70 no
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, compress
 
 # Letters of a word that count. Fewer merge unrelated words, more separate "published" from "publication".
@@ -77,6 +77,7 @@ class Question:
         by_term = {stem(word): word for word in map(fold, reversed(kept))}
         self.terms = tuple(dict.fromkeys(stem(fold(word)) for word in kept))
         """Distinct, in the order of the question; folded and cut."""
+        self.forgave = False
         self._asked = [by_term[term] for term in self.terms]
         self.pairs = frozenset((term, term + 1) for term in range(len(self.terms) - 1))
         """Neighbours in the question."""
@@ -89,17 +90,21 @@ class Question:
         )
         """Places of its names and identifiers: what it is about."""
 
-    def forgive(self, texts: Sequence[str]) -> None:
-        """Read a word that none of the texts has as one of theirs that is spelt almost alike: people mistype."""
+    def forgive(self, missing: Collection[int], texts: Iterable[str]) -> bool:
+        """Read words that none of the texts has (by their places) as ones of theirs that are spelt almost alike: people
+        mistype. Returns whether there is one.
+        """
+        asked = {number: self._asked[number] for number in missing}
+        asked = {number: word for number, word in asked.items() if len(word) >= FORGIVEN_CHARS and word.isalpha()}
+        if not asked:
+            return False
         known = frozenset(chain.from_iterable(map(words, texts)))
-        stems = frozenset(map(stem, known))
-        for number, term in enumerate(self.terms):
-            word = self._asked[number]
-            if term in stems or len(word) < FORGIVEN_CHARS or is_identifier(term):
-                continue
+        for number, word in asked.items():
             alike = [other for other in known if other[0] == word[0] and abs(len(other) - len(word)) <= 1]
             for meant in difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE):
                 self._numbers.setdefault(stem(meant), (number,))
+                self.forgave = True
+        return self.forgave
 
     @property
     def identifiers(self) -> frozenset[int]:

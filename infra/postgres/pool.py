@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from pydantic_core import from_json
 
 from streams.errors import PermanentError, TransientError, Unavailable
 
@@ -240,7 +241,7 @@ def _jsonb_of(value: Any) -> bytes:
 
 
 def _value_of_jsonb(raw: bytes) -> Any:
-    return json.loads(raw[1:])
+    return from_json(raw[1:])  # a fifth of the time of json.loads, twice for every passage of a search
 
 
 def _milliseconds(seconds: float) -> str:

@@ -127,8 +127,9 @@ def test_a_model_reads_the_surroundings_with_the_passage_while_there_is_room() -
 
 
 def test_the_sentence_after_a_passage_speaks_for_its_last() -> None:
-    passages = (a_passage(1, "It takes three days. It takes four weeks.", title="Notes"),)
+    weeks = ("three", "four", "five", "six", "seven")
+    passages = (a_passage(1, " ".join(f"It takes {number} weeks." for number in weeks), title="Notes"),)
     around = {1: Surroundings(after="That is the retention of dead letters.")}
     question = "How long does the retention of dead letters take?"
-    assert extract(question, passages).quotes[0].shown == "It takes three days."
-    assert extract(question, passages, around).quotes[0].shown == "It takes four weeks."
+    assert "It takes seven weeks." not in [quote.shown for quote in extract(question, passages).quotes]
+    assert "It takes seven weeks." in [quote.shown for quote in extract(question, passages, around).quotes]

@@ -88,3 +88,16 @@ def test_texts_that_differ_in_a_number_are_not_duplicates() -> None:
 
 def test_no_more_than_the_limit_is_kept() -> None:
     assert without_near_duplicates(["one", "two", "three"], str, limit=2) == ["one", "two"]
+
+
+def test_a_mistyped_word_is_read_as_one_that_the_texts_have() -> None:
+    question = Question("reindx a colection of porto")
+    texts = ["Reindex the collection.", "A port is a number."]
+    assert question.found_in(texts[0]) == frozenset()
+    assert question.forgive({0, 1, 2}, texts)
+    assert {question.terms[term] for term in question.found_in(texts[0])} == {"reindx", "colect"}
+
+
+def test_another_word_and_another_version_are_not_typing_errors() -> None:
+    question = Question("France 10.71 cat")
+    assert not question.forgive({0, 1, 2}, ["The frame of 10.7 was cut."])
