@@ -80,6 +80,7 @@ def settings_of(body: CollectionChange) -> CollectionSettings:
         chunk_tokens=body.chunk_tokens,
         chunk_overlap=body.chunk_overlap,
         history_days=body.history_days,
+        parsers=body.parsers,
     )
 
 
@@ -93,6 +94,7 @@ def item_of(record: CollectionRecord) -> CollectionItem:
         dimensions=serving.model.dimensions,
         chunk_tokens=serving.chunk_tokens,
         chunk_overlap=serving.chunk_overlap,
+        parsers=dict(serving.parsers),
         ordering=record.ordering.value,
         on_failure=record.on_failure.value,
         default_access_level=record.default_access_level,

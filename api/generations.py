@@ -69,7 +69,10 @@ def router(edge: Edge) -> APIRouter:
             "questions": list(body.questions),
         }
         wanted = CollectionSettings(
-            embedding_model=body.embedding_model, chunk_tokens=body.chunk_tokens, chunk_overlap=body.chunk_overlap
+            embedding_model=body.embedding_model,
+            chunk_tokens=body.chunk_tokens,
+            chunk_overlap=body.chunk_overlap,
+            parsers=body.parsers,
         )
         with refusals():
             begun = await edge.administration.generations.begin(principal.tenant, collection, wanted, payload)
@@ -183,6 +186,7 @@ def _item_of(record: GenerationRecord) -> GenerationItem:
         dimensions=generation.model.dimensions,
         chunk_tokens=generation.chunk_tokens,
         chunk_overlap=generation.chunk_overlap,
+        parsers=dict(generation.parsers),
         documents=record.documents,
         passages=record.passages,
         passages_without_vector=record.passages_without_vector,

@@ -1,9 +1,9 @@
 """Reindex the mixdocs corpus while questions are asked; switch, switch back, and kill every process in the middle.
 
-    python -m benchmarks.bench_reindex [--embedder hash|minilm] [--rate 50] [--files 1286]
+    python -m benchmarks.bench_reindex [--embedder hash|minilm] [--rate 50] [--files 1286] [--only cached|new|killed]
 
 Three reindexes: with the same settings (cached vectors), with passages of half the size (new vectors), and one during
-which the pipeline, the index, the API and the answerer are killed with SIGKILL, one after the other.
+which every process, dependencies included, is killed with SIGKILL, one after the other. `leat verify` follows.
 """
 
 import argparse
@@ -22,9 +22,12 @@ import httpx
 
 from benchmarks.bench_load import Peak
 from benchmarks.running import Running, data_folder, leat, percentile
+from infra.settings import load
+from infra.verifying import verify
 
+SERVICES = ("kafka_bootstrap_servers", "postgres_dsn", "redis_url")
 QUESTIONS = ("how to install", "configuration of the server", "what does the licence allow", "error handling", "tests")
-KILLED = ("pipeline", "index", "answerer", "api")
+KILLED = ("pipeline", "index", "answerer", "api", "watcher", "redis", "postgres", "kafka")
 
 
 @dataclass
@@ -81,6 +84,7 @@ def main() -> None:
     options.add_argument("--embedder", default="hash")
     options.add_argument("--rate", type=float, default=50)
     options.add_argument("--files", type=int, default=10_000)
+    options.add_argument("--only", choices=("cached", "new", "killed"))
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="leat-mixdocs-") as folder:
         docs = Path(folder)
@@ -93,10 +97,17 @@ def main() -> None:
             time.sleep(5.0)
             tell("nothing else going on:", idle.stop(), arguments.rate)
             peak = Peak(running)
-            measure(running, "same settings, cached vectors", {}, arguments.rate)
-            measure(running, "half the passage size, new vectors", {"chunk_tokens": 120}, arguments.rate)
-            measure(running, "every process killed in the middle", {"chunk_tokens": 100}, 0, kill=True)
+            if arguments.only in (None, "cached"):
+                measure(running, "same settings, cached vectors", {}, arguments.rate)
+            if arguments.only in (None, "new"):
+                measure(running, "half the passage size, new vectors", {"chunk_tokens": 120}, arguments.rate)
+            if arguments.only in (None, "killed"):
+                measure(running, "every process killed in the middle", {"chunk_tokens": 100}, 0, kill=True)
             print(f"peak memory of our processes, JVM not counted: {peak.stop():.0f} MB")
+            verified = asyncio.run(
+                verify(load(**{name: running.info[name] for name in SERVICES}, data_dir=running.data))
+            )
+            print(f"verify: {verified.in_index} of {verified.in_log} documents, {len(verified.drift)} differences")
 
 
 def wait_until_loaded(running: Running, files: int) -> None:
@@ -133,13 +144,32 @@ def measure(running: Running, name: str, body: dict[str, Any], rate: float, *, k
     )
     path = "/api/v1/collections/default/generations"
     number, previous = job["result"]["generation"], job["result"]["replaces"]
-    there = running.api.post(f"{path}/{number}/switch", json={}).raise_for_status().json()
-    back = running.api.post(f"{path}/{previous}/switch", json={}).raise_for_status().json()
-    print(f"  switch {there['took_ms']:.0f} ms, switch back {back['took_ms']:.0f} ms")
+    there = switch(running, f"{path}/{number}/switch")
+    back = switch(running, f"{path}/{previous}/switch")
+    print(f"  {told('switch', there)}; {told('switch back', back)}")
     if questions:
         time.sleep(1.0)
         tell(" ", questions.stop(), rate)
     running.api.delete(f"{path}/{number}").raise_for_status()
+
+
+def switch(running: Running, path: str) -> tuple[float, float, float]:
+    """Milliseconds in the transaction, until the call returned, and until a question was answered from it."""
+    began = time.perf_counter()
+    done = running.api.post(path, json={}).raise_for_status().json()
+    returned = time.perf_counter()
+    with running.api as api:
+        while (
+            api.get("/api/v1/search", params={"q": QUESTIONS[0]}).raise_for_status().json()["generation"]
+            != done["serving"]
+        ):
+            time.sleep(0.005)
+    return done["took_ms"], (returned - began) * 1000, (time.perf_counter() - began) * 1000
+
+
+def told(what: str, times: tuple[float, float, float]) -> str:
+    transaction, returned, seen = times
+    return f"{what}: transaction {transaction:.0f} ms, call {returned:.0f} ms, answered from it after {seen:.0f} ms"
 
 
 def tell(when: str, asked: Asked, rate: float) -> None:

@@ -31,6 +31,10 @@ GroupOption = Annotated[
 HistoryOption = Annotated[
     int | None, typer.Option("--history-days", help="How long superseded text can be looked back at; 0: not at all.")
 ]
+ParserOption = Annotated[
+    list[str] | None,
+    typer.Option("--parser", help="ENDING=FORMAT or TYPE=FORMAT (.txt=markdown): read such documents so; repeatable."),
+]
 NameArgument = Annotated[str, typer.Argument(help="The collection.")]
 
 
@@ -77,6 +81,7 @@ def create(
     access_level: LevelOption = None,
     group: GroupOption = None,
     history_days: HistoryOption = None,
+    parser: ParserOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -84,7 +89,7 @@ def create(
     from cli.client import Client
     from cli.connection import connect
 
-    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days)
+    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days, parser)
     with Client(connect(data)) as client:
         _show(client.post(_PATH, {"name": name, **body}), json_output)
 
@@ -100,6 +105,7 @@ def change(
     access_level: LevelOption = None,
     group: GroupOption = None,
     history_days: HistoryOption = None,
+    parser: ParserOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -107,7 +113,7 @@ def change(
     from cli.client import Client
     from cli.connection import connect
 
-    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days)
+    body = _body(model, chunk_size, overlap, ordering, on_failure, access_level, group, history_days, parser)
     with Client(connect(data)) as client:
         _show(client.patch(f"{_PATH}/{name}", body), json_output)
 
@@ -212,6 +218,7 @@ def _body(
     access_level: str | None,
     groups: list[str] | None,
     history_days: int | None,
+    parsers: list[str] | None,
 ) -> dict[str, Any]:
     given = {
         "embedding_model": model,
@@ -222,8 +229,21 @@ def _body(
         "default_access_level": access_level,
         "default_allowed_groups": groups or None,
         "history_days": history_days,
+        "parsers": parsers_of(parsers),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def parsers_of(given: list[str] | None) -> dict[str, str] | None:
+    """``.txt=markdown`` … as the API wants it. Raises ``Refused``: one is not of that form."""
+    from cli.exits import USAGE, Refused
+
+    if given is None:
+        return None
+    pairs = [each.partition("=") for each in given]
+    if wrong := next((f"{name}{sign}{format_}" for name, sign, format_ in pairs if not (name and format_)), None):
+        raise Refused(f"--parser {wrong}: want ENDING=FORMAT, for example .txt=markdown", USAGE)
+    return {name: format_ for name, _, format_ in pairs}
 
 
 def _show(item: dict[str, Any], json_output: bool) -> None:

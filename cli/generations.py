@@ -115,10 +115,9 @@ def retire(
 
 def questions_of(file: Path | None) -> list[str]:
     """One question per line; blank lines and lines that begin with # say nothing."""
-    if file is None:
-        return []
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    from streams.question_file import questions_in
+
+    return [] if file is None else questions_in(file.read_text(encoding="utf-8"))
 
 
 def show_parity(report: dict[str, Any]) -> None:
@@ -137,11 +136,20 @@ def show_parity(report: dict[str, Any]) -> None:
         markup=False,
     )
     for item in counts["differences"][:10]:
-        out.print(f"  {item['document_id']}  {item['reason'] or 'on its way, or lost'}", markup=False)
+        out.print(f"  {item['document_id']}  {_difference(item)}", markup=False)
     if report.get("overlap") is None:
         return
     out.print(f"{report['overlap']:.0%} of the documents found are found again", markup=False)
     for asked in report["questions"]:
         if asked["overlap"] < 1:
-            lost = [name for name in asked["serving"] if name not in asked["candidate"]]
-            out.print(f"  {asked['overlap']:.0%}  {asked['question']}  without {', '.join(lost)}", markup=False)
+            lost = ", ".join(name for name in asked["serving"] if name not in asked["candidate"])
+            new = ", ".join(name for name in asked["candidate"] if name not in asked["serving"]) or "nothing"
+            out.print(f"  {asked['overlap']:.0%}  {asked['question']}  without {lost}; instead {new}", markup=False)
+
+
+def _difference(item: dict[str, Any]) -> str:
+    """What is wrong with a document, from the candidate's side."""
+    if item["serving_revision"] is None:
+        return "only in the candidate"
+    state = "missing" if item["candidate_revision"] is None else "older"
+    return f"{state}: {item['reason'] or 'on its way, or lost'}"

@@ -18,6 +18,10 @@ def reindex(
     ] = None,
     chunk_size: Annotated[int | None, typer.Option("--chunk-size", help="Most tokens of a passage.")] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", help="Most tokens repeated of the one before.")] = None,
+    parser: Annotated[
+        list[str] | None,
+        typer.Option("--parser", help="ENDING=FORMAT (.txt=markdown): read such documents otherwise; repeatable."),
+    ] = None,
     switch: Annotated[
         bool, typer.Option("--switch", help="Switch to it once it is complete and answers alike.")
     ] = False,
@@ -37,13 +41,20 @@ def reindex(
     to switch and did not.
     """
     from cli.client import Client
+    from cli.collections import parsers_of
     from cli.connection import connect
     from cli.generations import questions_of
     from cli.jobs import follow
     from cli.output import print_json
 
     body: dict[str, Any] = {"switch": switch, "questions": questions_of(questions)}
-    given = {"embedding_model": model, "chunk_tokens": chunk_size, "chunk_overlap": overlap, "min_overlap": min_overlap}
+    given = {
+        "embedding_model": model,
+        "chunk_tokens": chunk_size,
+        "chunk_overlap": overlap,
+        "parsers": parsers_of(parser),
+        "min_overlap": min_overlap,
+    }
     body |= {name: value for name, value in given.items() if value is not None}
     with Client(connect(data)) as client:
         job = client.post(f"/api/v1/collections/{collection}/reindex", body)

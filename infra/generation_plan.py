@@ -27,6 +27,8 @@ def generation_planner(settings: Settings) -> PlanGeneration:
         if overlap > tokens // 2:
             detail = f"an overlap of {overlap} is more than half of a passage of {tokens} tokens"
             raise GenerationRefused("invalid-sizes", detail)
-        return NewGeneration(model=model, chunk_tokens=tokens, chunk_overlap=overlap)
+        told = wanted.parsers
+        parsers = tuple(sorted(told.items())) if told is not None else (() if before is None else before.parsers)
+        return NewGeneration(model=model, chunk_tokens=tokens, chunk_overlap=overlap, parsers=parsers)
 
     return plan

@@ -1,9 +1,9 @@
 """Bodies of the HTTP API about collections, their generations, and jobs."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field, StringConstraints
 
 from schemas.access import AccessLevel, Groups
 from schemas.base import ApiModel, Event
@@ -23,6 +23,19 @@ _MODEL = Field(
 )  # fmt: skip
 
 
+Parsers = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^(\.[^/\x00]{1,30}|[a-z0-9.+-]+/[a-z0-9.+-]+)$")],
+        Literal["markdown", "text", "code", "html", "pdf", "docx"],
+    ],
+    Field(max_length=100),
+]
+_PARSERS = Field(
+    None,
+    description="Ending (`.txt`) or content type to the format that such documents are read as; others as they say.",
+)
+
+
 class CollectionChange(ApiModel):
     """What a collection is created with, or changed to. What is left out is the default, or stays."""
 
@@ -31,6 +44,7 @@ class CollectionChange(ApiModel):
     embedding_model: str | None = _MODEL
     chunk_tokens: int | None = _TOKENS
     chunk_overlap: int | None = _OVERLAP
+    parsers: Parsers | None = _PARSERS
     ordering: Literal["log", "source"] | None = Field(
         None, description="Which of two changes wins: the later one in the log, or the one with the higher version."
     )
@@ -66,6 +80,7 @@ class CollectionItem(Event):
     dimensions: int
     chunk_tokens: int
     chunk_overlap: int
+    parsers: dict[str, str] = Field(default_factory=dict)
     ordering: str
     on_failure: str
     default_access_level: AccessLevel
@@ -89,6 +104,7 @@ class GenerationItem(Event):
     dimensions: int
     chunk_tokens: int
     chunk_overlap: int
+    parsers: dict[str, str] = Field(default_factory=dict)
     documents: int
     passages: int
     passages_without_vector: int
@@ -110,6 +126,7 @@ class ReindexRequest(ApiModel):
     embedding_model: str | None = _MODEL
     chunk_tokens: int | None = _TOKENS
     chunk_overlap: int | None = _OVERLAP
+    parsers: Parsers | None = _PARSERS
     switch: bool = Field(False, description="Switch to it when it is complete and answers alike.")
     min_overlap: float | None = Field(
         None, ge=0, le=1,

@@ -10,7 +10,8 @@ from schemas.pipeline import DocumentAttributes, DocumentChunked, Origin
 from streams.chunk import chunk
 from streams.crash import passing
 from streams.errors import NotFound, UnreadableDocument
-from streams.model import Content, Generation, ParsedDocument
+from streams.formats import read_as
+from streams.model import Content, Generation, GenerationState, ParsedDocument
 from streams.parts import parts_of
 from streams.ports import BlobStore, Parser, TokenCounter
 from streams.storable import storable_document
@@ -54,32 +55,41 @@ async def cut(
     counter_of: Callable[[Generation], TokenCounter],
     now: Callable[[], datetime],
 ) -> list[DocumentChunked]:
-    """Parse once, cut once per way of cutting, and pack into records; parts of a generation in order.
+    """Parse once per way of reading, cut once per generation, and pack into records; parts of a generation in order.
 
     Raises:
-        UnreadableDocument: no parser can read it; retrying cannot help.
+        UnreadableDocument: no parser can read it; retrying cannot help. What only a generation that does not serve
+            cannot read is left out: it is a failure of that generation alone.
     """
-    parsed = storable_document(await parser.parse(content))
-    passing("parsed")
-    attributes = _attributes(changed, parsed, content, key, access)
     records: list[DocumentChunked] = []
-    for generation in generations:
-        passages = chunk(
-            parsed,
-            max_tokens=generation.chunk_tokens,
-            overlap=generation.chunk_overlap,
-            counter=counter_of(generation),
-        )
-        head = DocumentChunked(
-            key=key,
-            generation_id=generation.generation_id,
-            revision=revision,
-            change=Change.UPSERT,
-            origin=origin,
-            attributes=attributes,
-            chunked_at=now(),
-        )
-        records.extend(parts_of(head, passages))
+    for parsers in dict.fromkeys(generation.parsers for generation in generations):
+        alike = [generation for generation in generations if generation.parsers == parsers]
+        told = read_as(content, parsers)
+        try:
+            parsed = storable_document(await parser.parse(told))
+        except UnreadableDocument:
+            if len(alike) == len(generations) or any(g.state is GenerationState.SERVING for g in alike):
+                raise
+            continue
+        passing("parsed")
+        attributes = _attributes(changed, parsed, content, key, access)
+        for generation in alike:
+            passages = chunk(
+                parsed,
+                max_tokens=generation.chunk_tokens,
+                overlap=generation.chunk_overlap,
+                counter=counter_of(generation),
+            )
+            head = DocumentChunked(
+                key=key,
+                generation_id=generation.generation_id,
+                revision=revision,
+                change=Change.UPSERT,
+                origin=origin,
+                attributes=attributes,
+                chunked_at=now(),
+            )
+            records.extend(parts_of(head, passages))
     return records
 
 

@@ -1,9 +1,12 @@
 """Which format a document has: by its content type, else by the ending of its id."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 from posixpath import basename, splitext
 
 from streams.errors import UnreadableDocument
+from streams.model import Content
 
 
 class Format(StrEnum):
@@ -138,3 +141,26 @@ def _sniffed(head: bytes) -> str:
     if start.startswith(b"---\n") or start.startswith(b"# "):
         return "text/markdown"
     return "text/plain"
+
+
+_TYPES: dict[Format, str] = {
+    Format.MARKDOWN: "text/markdown",
+    Format.TEXT: "text/x-plain",  # plain text of which nobody says that its ending knows better
+    Format.CODE: "text/x-source",
+    Format.HTML: "text/html",
+    Format.PDF: PDF_TYPE,
+    Format.DOCX: DOCX_TYPE,
+}
+
+
+def read_as(content: Content, parsers: Iterable[tuple[str, str]]) -> Content:
+    """The content as a collection wants it read: under another content type where an ending, or its own type, is named.
+
+    The longest ending wins, endings before types.
+    """
+    told = dict(parsers)
+    name = content.document_id.lower()
+    endings = sorted((ending for ending in told if ending.startswith(".") and name.endswith(ending)), key=len)
+    own_type = (content.content_type or "").partition(";")[0].strip().lower()
+    wanted = told[endings[-1]] if endings else told.get(own_type)
+    return content if wanted is None else replace(content, content_type=_TYPES[Format(wanted)])

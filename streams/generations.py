@@ -27,11 +27,15 @@ class CollectionSettings:
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
     history_days: int | None = None
+    parsers: Mapping[str, str] | None = None
+    """Ending or content type to the format that it is read as; empty: by content type and ending alone."""
 
     @property
     def cuts_anew(self) -> bool:
         """Whether it names something that a generation is built with."""
-        return any(value is not None for value in (self.embedding_model, self.chunk_tokens, self.chunk_overlap))
+        return any(
+            value is not None for value in (self.embedding_model, self.chunk_tokens, self.chunk_overlap, self.parsers)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +225,10 @@ class GenerationDesk(Protocol):
         ...
 
     async def recent_questions(self, tenant: str, collection: str, *, limit: int) -> list[str]:
-        """The last different questions that were asked of a collection; where none were, headings of its documents."""
+        """The last different questions that were asked of a collection.
+
+        Where none were: headings of its documents, and questions that ship for that day.
+        """
         ...
 
 

@@ -81,5 +81,6 @@ PRODUCERS: dict[str, tuple[Topic, ...]] = {
     "API": (QUESTIONS,),
     "leat dead-letters replay": (RETRIES,),
     "leat reindex, leat replay": (BULK,),
+    "leat erase, leat collections delete": (DOCUMENTS,),
 }
 """Who else publishes, from outside a consumer group."""

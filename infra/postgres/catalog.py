@@ -30,6 +30,7 @@ class NewGeneration:
     model: EmbeddingModel
     chunk_tokens: int
     chunk_overlap: int
+    parsers: tuple[tuple[str, str], ...] = ()
 
 
 class PostgresCatalog:
@@ -166,8 +167,8 @@ async def insert_generation(
     generation_id: int = await connection.fetchval(
         """
         insert into generations (tenant, collection, number, state, embedding_model, embedding_fingerprint,
-                                 dimensions, max_tokens, chunk_tokens, chunk_overlap)
-        select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7, $8, $9
+                                 dimensions, max_tokens, chunk_tokens, chunk_overlap, parsers)
+        select $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, $7, $8, $9, $10
         from generations where tenant = $1 and collection = $2
         returning generation_id
         """,
@@ -180,6 +181,7 @@ async def insert_generation(
         model.max_tokens,
         new_generation.chunk_tokens,
         new_generation.chunk_overlap,
+        dict(new_generation.parsers),
     )
     return generation_id
 
@@ -200,5 +202,6 @@ def generation_of(row: Row) -> Generation:
         ),
         chunk_tokens=row["chunk_tokens"],
         chunk_overlap=row["chunk_overlap"],
+        parsers=tuple(sorted(row["parsers"].items())),
         served_lately=bool(row["served_lately"]),
     )

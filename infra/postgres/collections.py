@@ -115,10 +115,11 @@ async def _replace(connection: Connection, tenant: str, name: str, new_generatio
 
 
 def _is_built_so(generation: Generation, wanted: NewGeneration) -> bool:
-    return (generation.model, generation.chunk_tokens, generation.chunk_overlap) == (
+    return (generation.model, generation.chunk_tokens, generation.chunk_overlap, generation.parsers) == (
         wanted.model,
         wanted.chunk_tokens,
         wanted.chunk_overlap,
+        wanted.parsers,
     )
 
 

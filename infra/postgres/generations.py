@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from streams.generations import (
 )
 from streams.jobs import JobType
 from streams.model import Generation, GenerationState
+from streams.question_file import questions_in
 
 LISTED_DIFFERENCES = 50
 PURGED_AT_ONCE = 5000
@@ -77,7 +79,9 @@ select document_id, serving, candidate,
        (select l.reason from dead_letters l
         where l.tenant = $1 and l.collection = $2 and l.document_id = shown.document_id and l.revision >= serving
         order by l.died_at desc limit 1) as reason
-from shown where serving > coalesce(candidate, -1) order by document_id limit $5
+from shown
+where serving > coalesce(candidate, -1) or (serving is null and candidate is not null)
+order by serving is null, document_id limit $5
 """  # noqa: S608 - made of constants
 
 # Which changes wait for the generation that serves from now on; few rows differ, and they are locked in the order in
@@ -249,7 +253,9 @@ class PostgresGenerationStore:
         if rows:
             return [row["query"] for row in rows]
         serving = await self._serving(tenant, collection)
-        return [row["heading"] for row in await self._pool.fetch(_HEADINGS, serving.generation_id, limit)]
+        first = questions_in(files("infra").joinpath("first_questions.txt").read_text(encoding="utf-8"))[: limit // 2]
+        headings = await self._pool.fetch(_HEADINGS, serving.generation_id, limit - len(first))
+        return [*(row["heading"] for row in headings), *first]
 
     async def _serving(self, tenant: str, collection: str) -> Generation:
         row = await self._pool.fetchrow(
@@ -286,7 +292,7 @@ async def _compare(connection: Connection, serving: Generation, candidate: Gener
     pair = (serving.tenant, serving.collection, serving.generation_id, candidate.generation_id)
     row = await connection.fetchrow(_COUNTS, *pair)
     assert row is not None
-    differing = await connection.fetch(_DIFFERENCES, *pair, LISTED_DIFFERENCES) if row["behind"] else []
+    differing = await connection.fetch(_DIFFERENCES, *pair, LISTED_DIFFERENCES) if row["behind"] or row["ahead"] else []
     return Counts(
         serving_documents=row["serving_documents"],
         candidate_documents=row["candidate_documents"],

@@ -57,6 +57,8 @@ class Generation:
     model: EmbeddingModel
     chunk_tokens: int
     chunk_overlap: int
+    parsers: tuple[tuple[str, str], ...] = ()
+    """(ending or content type, format): what is read otherwise than its content type or ending says."""
     served_lately: bool = False
     """It ceased to serve less than a minute ago."""
 

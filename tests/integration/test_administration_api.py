@@ -176,3 +176,51 @@ async def test_jobs_are_paused_resumed_and_cancelled(leat: Served) -> None:
     listed = await leat.get("jobs?collection=slow&limit=1")
     assert [item["job_id"] for item in listed["jobs"]] == [job["job_id"]]
     assert listed["next_cursor"]
+
+
+async def test_past_is_asked_for_compared_and_erased_over_http(leat: Served) -> None:
+    path = "/api/v1/collections/logbook/documents/day.md"
+
+    async def put(text: str) -> str:
+        response = await leat.client.put(path, content=text.encode(), headers={"Content-Type": "text/markdown"})
+        position = str(response.json()["position"])
+        body = {"query": "wind", "collection": "logbook", "min_position": position, "wait_ms": 30_000}
+        await leat.post("search", {**body, "until": "embedded"})
+        return position
+
+    calm = await put("# Wind\n\nThe wind is calm today.")
+    await put("# Wind\n\nThe wind is a gale today.")
+    search = {"query": "wind today", "collection": "logbook"}
+    assert "gale" in (await leat.post("search", search))["passages"][0]["text"]
+    then = await leat.post("search", {**search, "as_of": calm})
+    assert [("calm" in passage["text"]) for passage in then["passages"]] == [True]
+    assert then["as_of"]
+    too_far = await leat.post("search", {**search, "as_of": "2020-01-01T00:00:00Z"}, status=422)
+    assert too_far["type"] == "/problems/history-too-short"
+    assert "reaches back to" in too_far["detail"]
+    changed = await leat.post("changes", {"query": "wind", "since": calm, "collection": "logbook"})
+    [change] = changed["changes"]
+    assert (change["kind"], "calm" in change["before"], "gale" in change["after"]) == ("changed", True, True)
+
+    await leat.post("erasures", {"document_id": "day.md", "collection": "nowhere"}, status=404)
+    assert (await leat.client.get("/api/v1/erasures?document_id=day.md&collection=logbook")).status_code == 404
+    await leat.post("erasures", {"document_id": "day.md", "collection": "logbook"}, status=202)
+
+    async def erased() -> dict[str, Any] | None:
+        found = await leat.get("erasures?document_id=day.md&collection=logbook")
+        return found if found["done"] else None
+
+    assert {left["topic"] for left in (await eventually(erased))["remains"]} > {"leat.documents.v1"}
+    assert (await leat.post("search", {**search, "as_of": calm}))["passages"] == []
+
+
+async def test_collection_is_deleted_over_http(leat: Served) -> None:
+    await leat.post("collections", {"name": "brief", "history_days": 30, "parsers": {".txt": "markdown"}}, status=201)
+    item = await leat.get("collections/brief")
+    assert (item["history_days"], item["parsers"]) == (30, {".txt": "markdown"})
+    response = await leat.client.delete("/api/v1/collections/brief")
+    assert (response.status_code, response.json()["type"]) == (202, "delete-collection")
+    assert (await leat.finished(response.json()["job_id"]))["status"] == "COMPLETED"
+    for path in ("collections/brief", "collections/brief/generations"):
+        assert (await leat.client.get(f"/api/v1/{path}")).status_code == 404
+    assert (await leat.client.delete("/api/v1/collections/brief")).status_code == 404

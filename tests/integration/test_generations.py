@@ -184,6 +184,30 @@ async def test_cancel_leaves_nothing(leat: Pipeline) -> None:
     assert [generation.number for generation in serving.live] == [1]
 
 
+async def test_reindex_with_another_parser_reads_the_same_documents_otherwise(leat: Pipeline) -> None:
+    await publish(leat, "reread", {"notes.txt": "# Tides\n\nHigh water at noon.", "page.md": "# Piers\n\nTwo of them."})
+    await embedded(leat, "reread", 2)
+    assert next(p.heading_path for p in await leat.search("high water", collection="reread")) == ()
+    begun = await reindex(leat, "reread", {**SWITCH, "questions": []}, parsers={".txt": "markdown"})
+    job = await finished(leat, begun.job_id)
+    assert job.result is not None
+    assert job.result["switched"] is True, job.result
+    assert len(job.result["parity"]["questions"]) > 20  # headings, and those that ship: nobody has asked anything yet
+
+    async def reread() -> bool:
+        return next(p.heading_path for p in await leat.search("high water", collection="reread")) == ("Tides",)
+
+    await eventually(reread)
+    # What only a generation in the making cannot read is its failure alone.
+    await reindex(leat, "reread", parsers={".md": "pdf"})
+    await publish(leat, "reread", {"page.md": "# Piers\n\nThree of them."}, bulk=False)
+
+    async def three() -> bool:
+        return any("Three of them" in text for text in await texts(leat, "reread", "piers"))
+
+    await eventually(three)
+
+
 async def test_generation_that_is_behind_is_refused_unless_forced(leat: Pipeline) -> None:
     await load(leat, "behind", 40)  # enough that the job is not through with them before it is paused
     begun = await reindex(leat, "behind")
