@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from streams.confidence import ANSWER_FROM, confidence, evidence
-from streams.errors import TransientError, Unavailable
+from streams.errors import PermanentError, TransientError, Unavailable
 from streams.extract import Extraction, extract
 from streams.language import no_answer
 from streams.ports import TextGenerator
@@ -74,8 +74,10 @@ class Composition:
             async with aclosing(self._model_words(model)) as words:
                 async for piece in words:
                     yield piece
-        except (Unavailable, TransientError):
-            self.degraded, self.degraded_reason, self.generator = True, "generator-unavailable", EXTRACTIVE
+        except (Unavailable, TransientError, PermanentError) as error:
+            # Also a model that refuses, since it embeds only or the prompt is too long for it: the passages are there.
+            reason = error.reason if isinstance(error, PermanentError) else "generator-unavailable"
+            self.degraded, self.degraded_reason, self.generator = True, reason, EXTRACTIVE
             if self.text:
                 # What was shown stays shown; the quotes follow it.
                 yield "\n\n"

@@ -1,5 +1,5 @@
-"""A real Ollama for tests: the one at ``LEAT_TEST_OLLAMA_URL``, else one that is started with the ``ollama`` on the path
-or in the tools folder (where CI builds it), else none.
+"""A real Ollama for tests: the one at ``LEAT_TEST_OLLAMA_URL``, else one that is started with the ``ollama`` that is
+installed or in the tools folder (where CI builds it), else none.
 
 Two models are made in it, without a model hub: ``minilm``, the weights that Leat itself embeds with, and ``tiny``,
 random weights that stream word salad.

@@ -1,8 +1,9 @@
-"""A Llama of some 140,000 random weights, in Hugging Face's layout: what it says is word salad, but Ollama loads it like
-any other model and streams it token by token.
+"""A Llama of some 140,000 random weights, in Hugging Face's layout: what it says is word salad, but Ollama loads it
+like any other model and streams it token by token.
 
-Its answers are made of whole English words: the first dimension of every hidden state is made a constant, and the output
-layer uses it as a bias against all other tokens. Bytes alone would be held back by Ollama until they make a character.
+Its answers are made of whole English words: the first dimension of every hidden state is made a constant, and the
+output layer uses it as a bias against all other tokens. Bytes alone would be held back by Ollama until they make a
+character.
 """
 
 import json
@@ -13,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-WORDS = (
-    "the a of and to in is it that for on with as was are be this by from or have an they which one you were all her "
-    "would there their we him been has when who will no more if out so said what up its about into than them can only"
-).split()
+ENGLISH = """
+the a of and to in is it that for on with as was are be this by from or have an they which one you were all her would
+there their we him been has when who will no more if out so said what up its about into than them can only
+"""
+WORDS = ENGLISH.split()
 SPECIALS = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
 SPACE = "Ġ"  # as byte-level tokenizers write it
 
 HIDDEN, LAYERS, HEADS, CONTEXT = 64, 2, 4, 4096
 # How Llama 3 cuts text into words; Ollama's converter knows a tokenizer by this expression.
-LLAMA_3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_SPACE = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def write_tiny_llama(folder: Path) -> None:
@@ -34,7 +35,9 @@ def write_tiny_llama(folder: Path) -> None:
     size = len(vocabulary) + len(SPECIALS)
     _save(folder / "model.safetensors", _weights(vocabulary, size))
     _write(folder / "tokenizer.json", _tokenizer(vocabulary, merges))
-    _write(folder / "tokenizer_config.json", {"add_bos_token": True, "bos_token": SPECIALS[0], "eos_token": SPECIALS[1]})
+    _write(
+        folder / "tokenizer_config.json", {"add_bos_token": True, "bos_token": SPECIALS[0], "eos_token": SPECIALS[1]}
+    )
     _write(
         folder / "config.json",
         {
@@ -80,7 +83,7 @@ def _tokenizer(vocabulary: list[str], merges: list[str]) -> dict[str, object]:
         | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
         for n, special in enumerate(SPECIALS)
     ]
-    split = {"type": "Split", "pattern": {"Regex": LLAMA_3_WORDS}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": _WORD + _SPACE}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
         "version": "1.0",
