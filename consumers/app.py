@@ -21,6 +21,7 @@ from consumers.delivery import ConsumerSettings, Delivery, Failure
 from consumers.eraser import Eraser, EraserParts
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
+from consumers.leftovers import Leftovers
 from consumers.log_audit import LogAudit
 from consumers.maintenance import Redrive, every, sweep_garbage
 from consumers.mender import Mender, MenderParts
@@ -45,7 +46,7 @@ from infra.resources import Resources, open_resources
 from infra.settings import Settings
 from infra.telemetry import serving_metrics
 from schemas.pipeline import IndexCommitted
-from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES
+from schemas.topics import DEAD_LETTER_HEADROOM_BYTES, DOCUMENTS, MAX_RECORD_BYTES, Topic
 from streams import outcomes
 from streams.answering import Answering
 from streams.as_of import TimeTravel
@@ -65,6 +66,7 @@ PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name, JOBS)
 # Ours to finish what is in flight; the dependencies' clients have 5 s more before the launcher's 15 s are over.
 DRAIN_S = 8.0
 SWEEP_EVERY_S = 3.0
+GIVE_UP_EVERY_S = 10.0
 REDRIVE_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
 FORGET_EVERY_S = 600.0
@@ -96,6 +98,7 @@ class Wiring:
     bug: BaseException | None = None
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     drains: list[Callable[[float], Awaitable[None]]] = field(default_factory=list)
+    collecting: dict[Topic, indexer.Words] = field(default_factory=dict)
 
     def delivery(self, stage: Stage) -> Delivery:
         """The delivery of a stage: its fates, its dead letters, its outcomes."""
@@ -244,7 +247,8 @@ def _embedder(wiring: Wiring) -> KafkaRouter:
 
 
 def _indexer(wiring: Wiring) -> KafkaRouter:
-    return indexer.router(wiring.delivery(INDEXER), _indexer_parts(wiring.resources), outbox=wiring.outbox)
+    parts = _indexer_parts(wiring.resources)
+    return indexer.router(wiring.delivery(INDEXER), parts, outbox=wiring.outbox, collecting=wiring.collecting)
 
 
 def _indexer_parts(resources: Resources) -> indexer.IndexerParts:
@@ -363,8 +367,16 @@ def _upkeep(role: str, wiring: Wiring) -> list[Coroutine[Any, Any, None]]:
         sweep = partial(sweep_garbage, resources.manifests, resources.index)
         audit = PostgresIndexAudit(resources.pool)
         reconciler = Reconciler(_indexer_parts(resources), audit, on_drift=count_drift)
+        leftovers = Leftovers(
+            wiring.collecting,
+            commits=wiring.deliveries[INDEXER.name],
+            upstream=[CHUNKER.group_of(topic, wiring.settings.topic_prefix) for topic in CHUNKER.reads],
+            lag=resources.lag.read,
+            ends=resources.lag.ends,
+        )
         return [
             every(SWEEP_EVERY_S, sweep, name="sweep"),
+            every(GIVE_UP_EVERY_S, leftovers.run, name="give up torn revisions"),
             every(RECONCILE_EVERY_S, reconciler.run, name="reconcile"),
         ]
     if role == CHUNKER.name:

@@ -4,7 +4,7 @@ The fold (``DocumentLedger.admit``) comes before anything is parsed: once it has
 shown and a narrower permission holds, whatever happens to the rest of the record.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from consumers.delivery import Delivery, Failure, Handled, Subscription
 from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox, Sending
 from schemas import headers
-from schemas.documents import Change
+from schemas.documents import Change, DocumentKey
 from schemas.pipeline import BulkForwarded, DocumentChunked, IndexCommitted, Lane
 from schemas.topics import BULK, CHUNKS, CHUNKS_BULK, DOCUMENTS, INDEX_COMMITS, RETRIES, Topic
 from streams.admit import admission, place_of, with_access
@@ -87,25 +87,35 @@ class Chunker:
                         arrivals.append(arrival)
             admissions = await self._parts.ledger.admit([arrival.request for arrival in arrivals])
             passing("admitted")
+            old_news = [
+                arrival.request.key
+                for arrival, admitted in zip(arrivals, admissions, strict=True)
+                if admitted.verdict is Verdict.SUPERSEDED
+            ]
+            in_force = await self._parts.ledger.in_force(old_news) if old_news else {}
             for arrival, admitted in zip(arrivals, admissions, strict=True):
                 try:
-                    await self._follow_up(arrival, admitted, sending)
+                    await self._follow_up(arrival, admitted, in_force, sending)
                 except PermanentError as error:
                     failures.append(Failure(arrival.record, error, arrival.request.revision))
         passing("chunks-sent")
         return Handled(failures)
 
     async def on_bulk_forwarded(self, records: Sequence[Record]) -> Handled:
-        """Cut bulk documents that are still the newest; give way to interactive work between two documents."""
+        """Cut bulk documents that nothing newer has replaced; give way to interactive work between two documents.
+
+        A newer change that was only admitted does not count: it may be unreadable, and then this text is the one to
+        show.
+        """
         forwarded, failures = decoded(records, BulkForwarded)
-        heads = await self._parts.ledger.heads([bulk.key for _, bulk in forwarded])
+        in_force = await self._parts.ledger.in_force([bulk.key for _, bulk in forwarded])
         async with self._outbox.sending() as sending:
             for record, bulk in forwarded:
-                head = heads.get(bulk.key, bulk.revision)
+                newest = in_force.get(bulk.key, bulk.revision)
                 try:
-                    if head > bulk.revision and bulk.generation_ids is None:
+                    if newest > bulk.revision and bulk.generation_ids is None:
                         outcome = superseded(
-                            bulk.key, Change.UPSERT, revision=bulk.revision, origin=bulk.origin, by=head, at=_now()
+                            bulk.key, Change.UPSERT, revision=bulk.revision, origin=bulk.origin, by=newest, at=_now()
                         )
                         await _say(outcome, sending)
                     else:
@@ -152,11 +162,19 @@ class Chunker:
         request = admission(incoming, record, collection=collection, epoch=epoch, ranked_at=offset)
         return _Arrival(record, incoming, request)
 
-    async def _follow_up(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
-        """Publish what follows from an admitted change."""
+    async def _follow_up(
+        self, arrival: _Arrival, admitted: Admission, in_force: Mapping[DocumentKey, int], sending: Sending
+    ) -> None:
+        """Publish what follows from an admitted change; ``in_force`` knows of documents that are superseded."""
         request, changed = arrival.request, arrival.incoming.changed
         if admitted.verdict is Verdict.SUPERSEDED:
-            await self._supersede(arrival, admitted, sending)
+            if changed.change is Change.UPSERT and in_force.get(request.key, request.revision) < request.revision:
+                # Nothing newer has taken effect, and nothing may: it could be unreadable. Whoever had admitted this one
+                # may have died before cutting it. If it loses after all, the indexer says so.
+                await self._pass_on(arrival, admitted, sending)
+            else:
+                await self._say_superseded(arrival, admitted, sending)
+            await self._publish_winner(arrival, admitted, sending)
         elif admitted.verdict is Verdict.KNOWN:
             return
         elif changed.change is Change.DELETE:
@@ -164,17 +182,22 @@ class Chunker:
         elif changed.change is Change.ACCESS:
             await self._republish_under_new_access(arrival, admitted, sending)
         else:
-            update = {"access_level": admitted.access_level, "allowed_groups": admitted.allowed_groups}
-            bulk = BulkForwarded(
-                key=request.key,
-                origin=request.origin,
-                revision=request.revision,
-                changed=changed.model_copy(update=update),
-            )
-            if request.origin.lane is Lane.BULK:
-                await sending.event(BULK, bulk, key=request.key.encode(), partition=request.origin.partition)
-            else:
-                await self._cut(bulk, CHUNKS, sending)
+            await self._pass_on(arrival, admitted, sending)
+
+    async def _pass_on(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
+        """Cut a text, or have it cut in the bulk lane."""
+        request = arrival.request
+        update = {"access_level": admitted.access_level, "allowed_groups": admitted.allowed_groups}
+        bulk = BulkForwarded(
+            key=request.key,
+            origin=request.origin,
+            revision=request.revision,
+            changed=arrival.incoming.changed.model_copy(update=update),
+        )
+        if request.origin.lane is Lane.BULK:
+            await sending.event(BULK, bulk, key=request.key.encode(), partition=request.origin.partition)
+        else:
+            await self._cut(bulk, CHUNKS, sending)
 
     async def _take_away(self, request: AdmissionRequest, sending: Sending) -> None:
         """Have the passages of a deleted document removed in every live generation."""
@@ -215,20 +238,21 @@ class Chunker:
         )
         await _send_chunks(records, topic, sending)
 
-    async def _supersede(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
-        """Say so; where the loser landed behind the winner, publish the winner again, so that compaction keeps it."""
+    async def _say_superseded(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
         request = arrival.request
-        head_revision = admitted.head_revision
         outcome = superseded(
             request.key,
             request.change,
             revision=request.revision,
             origin=request.origin,
-            by=head_revision,
+            by=admitted.head_revision,
             at=_now(),
         )
         await _say(outcome, sending)
-        head = admitted.head_origin
+
+    async def _publish_winner(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:
+        """Where the loser landed behind the winner, publish the winner again, so that compaction keeps it."""
+        request, head = arrival.request, admitted.head_origin
         if head is None or (head.epoch, head.offset) > (request.origin.epoch, request.origin.offset):
             return
         winner = await self._parts.log_reader.read(DOCUMENTS.name, head.partition, head.offset)
@@ -238,7 +262,7 @@ class Chunker:
                 key=winner.key,
                 value=winner.value,
                 partition=head.partition,
-                headers=_text_headers(winner) | {headers.REPUBLISHED: str(head_revision)},
+                headers=_text_headers(winner) | {headers.REPUBLISHED: str(admitted.head_revision)},
             )
 
     async def _republish_under_new_access(self, arrival: _Arrival, admitted: Admission, sending: Sending) -> None:

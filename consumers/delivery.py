@@ -139,6 +139,8 @@ class Delivery:
         self._holds: dict[str, int] = {}
         # What the handler of a topic said last about work that it still holds: a record that fails says nothing of it.
         self._held: dict[str, Mapping[int, int]] = {}
+        # Per topic and partition, the offset behind the batches that were delivered to the end.
+        self._delivered: dict[str, dict[int, int]] = {}
         self._handlers: dict[str, Handler] = {}
         self._subscribers: dict[str, Any] = {}
         self._busy_since: dict[str, float] = {}
@@ -160,6 +162,7 @@ class Delivery:
 
         def assigned(partitions: frozenset[int]) -> None:
             self._held.pop(subscription.topic.name, None)
+            self._delivered[subscription.topic.name] = {}
             if on_assigned is not None:
                 on_assigned(partitions)
 
@@ -204,6 +207,27 @@ class Delivery:
             )
         return found
 
+    def delivered(self, topic: Topic) -> Mapping[int, int]:
+        """The offset per partition before which everything has been handed to the handler and back."""
+        return dict(self._delivered.get(topic.name, {}))
+
+    async def release(self, topic: Topic, holding: Mapping[int, int]) -> None:
+        """Commit what a handler has held and does not hold any more; ``holding`` is what it still does.
+
+        Nothing happens while a batch is in hand: its own commit comes.
+
+        Raises:
+            Unavailable: the brokers do not answer.
+        """
+        if topic.name in self._busy_since:
+            return
+        self._held[topic.name] = holding
+        consumer = self._subscribers[topic.name].consumer
+        name = prefixed(topic.name, self._settings.prefix)
+        delivered = self._delivered.get(topic.name, {})
+        offsets = {TopicPartition(name, n): min(offset, holding.get(n, offset)) for n, offset in delivered.items()}
+        await _commit(consumer, offsets)
+
     def handler_of(self, topic: Topic) -> Handler:
         """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
         handler = self._handlers[topic.name]
@@ -220,6 +244,8 @@ class Delivery:
         topic = subscription.topic.name
         records = [_record(raw, topic) for raw in batch.raw]
         self._busy_since[topic] = asyncio.get_running_loop().time()
+        # The one of this assignment: after another one, what we deliver is delivered again.
+        delivered = self._delivered.setdefault(topic, {})
         async with self._lanes.turn(subscription.urgency):
             try:
                 passing("consumed")
@@ -228,6 +254,7 @@ class Delivery:
                     await self._bury(failure)
                 passing("before-commit")
                 await batch.commit(self._held.get(topic, {}))
+                delivered.update(batch.behind())
                 if handled.later is not None:
                     self._start(self._commit_later(batch, handled.later))
             except Unavailable as error:
@@ -368,22 +395,18 @@ class _Batch:
 
         Partitions that were taken away meanwhile belong to another member, who repeats the work.
         """
-        await self._commit({tp: min(offset, holding.get(tp.partition, offset)) for tp, offset in self._behind.items()})
+        offsets = {tp: min(offset, holding.get(tp.partition, offset)) for tp, offset in self._behind.items()}
+        await _commit(self._consumer, offsets)
 
     async def commit_at(self, offsets: Mapping[int, int]) -> None:
         """Commit exactly these offsets, for partitions of the batch."""
-        await self._commit({tp: offsets[tp.partition] for tp in self._behind if tp.partition in offsets})
+        offsets = {tp: offsets[tp.partition] for tp in self._behind if tp.partition in offsets}
+        await _commit(self._consumer, offsets)
 
-    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        mine = {tp: offset for tp, offset in offsets.items() if tp in self._consumer.assignment()}
-        if not mine:
-            return
-        try:
-            await self._consumer.commit(mine)
-        except (CommitFailedError, IllegalStateError) as error:
-            log.warning("commit_refused", extra={"cause": type(error).__name__})
-        except KafkaError as error:
-            raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
+    def behind(self) -> dict[int, int]:
+        """The offset behind the batch, per partition that is still ours."""
+        mine = self._consumer.assignment()
+        return {tp.partition: offset for tp, offset in self._behind.items() if tp in mine}
 
     def pause_and_rewind(self) -> None:
         mine = [tp for tp in self._first if tp in self._consumer.assignment()]
@@ -397,6 +420,19 @@ class _Batch:
         mine = [tp for tp in self._first if tp in self._consumer.assignment()]
         if mine:
             self._consumer.resume(*mine)
+
+
+async def _commit(consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
+    """Commit offsets of partitions that are ours; those that were taken away belong to another member."""
+    mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
+    if not mine:
+        return
+    try:
+        await consumer.commit(mine)
+    except (CommitFailedError, IllegalStateError) as error:
+        log.warning("commit_refused", extra={"cause": type(error).__name__})
+    except KafkaError as error:
+        raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
 
 
 class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -5,7 +5,7 @@ sweep of dead points. A crash between two of these leaves nothing that a reader 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -19,8 +19,8 @@ from consumers.lanes import Urgency
 from consumers.outbox import Outbox
 from schemas.documents import DocumentKey
 from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, Outcome
-from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS
-from streams.assemble import Assembler
+from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS, Topic
+from streams.assemble import Assembler, Incomplete
 from streams.crash import passing
 from streams.index import IndexPlan, plan, text_of
 from streams.model import FloatVector, Generation, GenerationState
@@ -40,11 +40,15 @@ class IndexerParts:
     sparse: SparseEncoder
 
 
-def router(delivery: Delivery, parts: IndexerParts, *, outbox: Outbox) -> KafkaRouter:
-    """Subscribe the indexer to passages and vectors of both lanes."""
+def router(
+    delivery: Delivery, parts: IndexerParts, *, outbox: Outbox, collecting: dict[Topic, "Words"] | None = None
+) -> KafkaRouter:
+    """Subscribe the indexer to passages and vectors of both lanes; ``collecting`` gets who collects parts, by topic."""
     router = KafkaRouter()
     for topic, urgency, max_records in ((CHUNKS, Urgency.INTERACTIVE, 100), (CHUNKS_BULK, Urgency.BULK, 64)):
         words = Words(parts, outbox=outbox)
+        if collecting is not None:
+            collecting[topic] = words
         delivery.subscribe(
             router,
             Subscription(topic, urgency, max_records=max_records),
@@ -69,6 +73,16 @@ class Words:
     def on_assigned(self, partitions: frozenset[int]) -> None:
         """Partitions begin again at their committed offset; half-collected revisions will come again."""
         self._assembler.forget(partitions)
+
+    def incomplete(self) -> frozenset[Incomplete]:
+        """Revisions of which parts are missing."""
+        return self._assembler.incomplete()
+
+    def give_up(self, given: Iterable[Incomplete]) -> Mapping[int, int]:
+        """Drop parts that will never be a whole; returns what is still held."""
+        for one in given:
+            self._assembler.give_up(one)
+        return self._assembler.holding()
 
     async def on_documents_chunked(self, records: Sequence[Record]) -> Handled:
         """Index the newest complete revision of each document in the batch."""

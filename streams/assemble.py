@@ -6,6 +6,17 @@ from schemas.documents import DocumentKey
 from schemas.pipeline import DocumentChunked
 
 
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """Parts that wait for others of their revision, as they stood at one moment."""
+
+    name: tuple[int, DocumentKey]
+    revision: int
+    digest: bytes
+    partition: int
+    numbers: frozenset[int]
+
+
 @dataclass(slots=True)
 class _Pending:
     revision: int
@@ -63,6 +74,19 @@ class Assembler:
                 continue  # handed out: its batch is committed only when it is done with
             lowest[pending.partition] = min(lowest.get(pending.partition, pending.first_offset), pending.first_offset)
         return lowest
+
+    def incomplete(self) -> frozenset[Incomplete]:
+        """What is behind ``holding``; two that are equal stand for a revision of which nothing has come in between."""
+        return frozenset(
+            Incomplete(name, pending.revision, pending.digest, pending.partition, frozenset(pending.parts))
+            for name, pending in self._pending.items()
+            if not pending.is_whole(next(iter(pending.parts.values())).parts)
+        )
+
+    def give_up(self, given: Incomplete) -> None:
+        """Drop parts whose revision will never be whole, unless more of them have come meanwhile."""
+        if given in self.incomplete():
+            del self._pending[given.name]
 
     def forget(self, partitions: frozenset[int]) -> None:
         """Drop what belongs to partitions that start again at their committed offset."""

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError
 
 from infra.kafka.connection import connection_kwargs
 from infra.settings import Settings
-from schemas.topics import prefixed
+from schemas.topics import Topic, prefixed
 from streams.errors import Unavailable
 from streams.topology import STAGES
 
@@ -62,6 +62,21 @@ class GroupLag:
             raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
         at = {tp: max(firsts[tp], committed[tp].offset if tp in committed else -1) for tp in tps}
         return sum(at.values()), sum(max(0, ends[tp] - at[tp]) for tp in tps)
+
+    async def ends(self, topic: Topic) -> dict[int, int]:
+        """The end offset of each partition of a topic.
+
+        Raises:
+            Unavailable: the brokers do not answer.
+        """
+        try:
+            admin, consumer = await self._open()
+            [described] = await admin.describe_topics([prefixed(topic.name, self._prefix)])
+            tps = [TopicPartition(described["topic"], n) for n in range(len(described["partitions"]))]
+            return {tp.partition: end for tp, end in (await consumer.end_offsets(tps)).items()}
+        except (KafkaError, OSError) as error:
+            await self.close()
+            raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         admin, consumer = self._admin, self._consumer

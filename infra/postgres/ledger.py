@@ -79,6 +79,14 @@ from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (tenan
 join documents d using (tenant, collection, document_id)
 """
 
+_IN_FORCE = """
+select n::integer - 1 as n, greatest(d.invisible_upto, m.applied_revision) as revision
+from unnest($1::text[], $2::text[], $3::text[]) with ordinality as wanted (tenant, collection, document_id, n)
+join documents d using (tenant, collection, document_id)
+left join generations g on g.tenant = d.tenant and g.collection = d.collection and g.state = 'serving'
+left join manifests m on m.generation_id = g.generation_id and m.document_key = d.document_key
+"""
+
 
 class PostgresDocumentLedger:
     """``DocumentLedger``."""
@@ -111,6 +119,10 @@ class PostgresDocumentLedger:
         rows = await self._pool.fetch(_HEADS, *columns_of(keys))
         # A newest revision that could not be read replaces nothing: the text before it still counts.
         return {keys[row["n"]]: row["revision"] for row in rows if row["failed_revision"] != row["revision"]}
+
+    async def in_force(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        rows = await self._pool.fetch(_IN_FORCE, *columns_of(keys))
+        return {keys[row["n"]]: row["revision"] for row in rows}
 
 
 def _judge(row: Row, request: AdmissionRequest) -> Verdict:

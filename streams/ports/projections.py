@@ -133,6 +133,13 @@ class DocumentLedger(Protocol):
         """The newest admitted revision per document."""
         ...
 
+    async def in_force(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """The newest revision per document that has taken effect in what is served: searchable, or a deletion.
+
+        What is newer may still turn out to be unreadable; then the newest one that can be read counts.
+        """
+        ...
+
 
 class ManifestStore(Protocol):
     """What each generation serves of each document, behind a fence."""

@@ -44,6 +44,14 @@ async def test_an_older_revision_is_superseded_and_told_where_the_winner_stands(
     assert admission.head_origin.offset == 70
 
 
+async def test_what_is_only_admitted_is_not_in_force_and_a_deletion_is_at_once(stores: Stores) -> None:
+    key = a_key()
+    await admit(stores, a_request(key, 5), a_request(key, 7))
+    assert await stores.ledger.in_force([key, a_key()]) == {key: -1}
+    await admit(stores, a_request(key, 9, Change.DELETE), a_request(key, 11))
+    assert await stores.ledger.in_force([key]) == {key: 9}
+
+
 async def test_a_redelivered_change_is_accepted_again(stores: Stores) -> None:
     key = a_key()
     request = a_request(key, 5)

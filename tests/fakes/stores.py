@@ -129,6 +129,7 @@ class InMemoryCatalog:
 
 class InMemoryDocumentLedger:
     def __init__(self, world: World) -> None:
+        self._world = world
         self._documents = world.documents
         self._first_offsets: dict[str, int] = {}
 
@@ -141,6 +142,15 @@ class InMemoryDocumentLedger:
 
     async def heads(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         return {key: self._documents[key].head.revision for key in keys if key in self._documents}
+
+    async def in_force(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        found = {}
+        for key in keys:
+            if (known := self._documents.get(key)) is not None:
+                collection = self._world.collections.get((key.tenant, key.collection))
+                applied = collection and self._world.manifests.get((collection.serving.generation_id, key))
+                found[key] = max(known.invisible_upto, applied.revision if applied else -1)
+        return found
 
     def _admit(self, request: AdmissionRequest) -> Admission:
         known = self._documents.get(request.key)
