@@ -1,6 +1,7 @@
 """Notices that the documents topic was started anew, so that its revisions go on growing.
 
-Offsets begin at zero in a recreated topic; a revision is ``epoch << 48 | offset``, and the epoch is counted here.
+Offsets begin at zero in a recreated topic, and below what was read where the broker was restored from an old copy;
+a revision is ``epoch << 48 | offset``, and the epoch is counted here.
 """
 
 import logging
@@ -75,8 +76,9 @@ async def _note(database: Database, topic: str, epoch: int, found: str) -> None:
 
 
 async def _was_recreated(last: Any, found: str, kwargs: dict[str, Any], topic: str, database: Database) -> bool:
-    if _UNKNOWN_ID not in (found, last["topic_uuid"]):
-        return bool(found != last["topic_uuid"])
+    if _UNKNOWN_ID not in (found, last["topic_uuid"]) and found != last["topic_uuid"]:
+        return True
+    # A broker that was restored from an old copy has the same topic, with fewer records.
     return await _ends_below_applied(kwargs, topic, last["epoch"], database)
 
 

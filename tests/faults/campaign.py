@@ -210,7 +210,7 @@ async def _teeth(services: Services, folder: Path, report: Report) -> None:
         await leat.settled()
         report.teeth["offsets are committed after the effects"] = _counted(await check(leat))
     async with installation(services, folder / "no-fence", kafka_session_timeout_ms=1500) as leat:
-        from tests.faults.test_races import a_zombie_writes
+        from tests.faults.zombies import a_zombie_writes
 
         leat.start("index")
         await a_zombie_writes(leat, sabotage="no_fence")

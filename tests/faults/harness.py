@@ -38,6 +38,7 @@ SESSION_TIMEOUT_MS = 4_000
 
 QUICK: Mapping[str, Any] = {
     "consumers.app:SWEEP_EVERY_S": 0.3,
+    "consumers.app:GIVE_UP_EVERY_S": 1.0,
     "consumers.maintenance:GARBAGE_AGE_S": 0.5,
     # What drives changes again would hide that they were lost: off, except where a check is about it. The reconciler
     # of the index is on: points that a crash left between two stores are its work.
@@ -213,6 +214,11 @@ class Leat:
 
         await eventually(looked, within_s=within_s, what="lag 0", pause_s=0.1)
         return time.monotonic() - began
+
+    def said(self, name: str, event: str) -> int:
+        """How often a process has logged an event."""
+        file = self.folder / f"{name}.log"
+        return file.read_text(encoding="utf-8", errors="replace").count(f'"{event}"') if file.exists() else 0
 
     async def behind(self) -> int:
         """Records that the pipeline has still to read."""

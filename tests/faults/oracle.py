@@ -1,7 +1,7 @@
 """What must be true, computed from nothing but what was acknowledged: a fold in a few lines of plain Python."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.access import AccessLevel
 from schemas.documents import Change, DocumentKey
@@ -45,9 +45,16 @@ class Ledger:
 
     entries: list[Acknowledged] = field(default_factory=list)
 
+    epoch: int = 0
+
     def add(self, entry: Acknowledged) -> Acknowledged:
-        self.entries.append(entry)
-        return entry
+        self.entries.append(replace(entry, epoch=self.epoch))
+        return self.entries[-1]
+
+    def begin_anew(self, *, epoch: int, kept: Sequence[Acknowledged] = ()) -> None:
+        """The log was lost, all but ``kept``; whatever it holds counts under another epoch."""
+        self.epoch = epoch
+        self.entries = [replace(entry, epoch=epoch) for entry in kept]
 
     def expected(self) -> dict[DocumentKey, Expected]:
         return fold(self.entries)

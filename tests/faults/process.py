@@ -37,7 +37,7 @@ class Launch:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     """``module:NAME`` to the value that the constant has in this process: waits of minutes become seconds."""
     sabotage: str | None = None
-    """Name of a protection in ``tests.faults.sabotage`` that is off in this process."""
+    """A protection in ``tests.faults.sabotage`` that is off in this process: ``name`` or ``name:argument``."""
 
 
 def start(launch: Launch) -> ForkServerProcess:
@@ -73,7 +73,8 @@ def _prepare(launch: Launch) -> None:
         module, _, constant = name.partition(":")
         setattr(importlib.import_module(module), constant, value)
     if launch.sabotage:
-        getattr(sabotage, launch.sabotage)()
+        name, _, argument = launch.sabotage.partition(":")
+        getattr(sabotage, name)(*([argument] if argument else []))
 
 
 def _serve(launch: Launch) -> int:

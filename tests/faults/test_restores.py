@@ -1,16 +1,22 @@
 """Something was restored from an old copy, or emptied (A19): it is noticed, and what is missing is driven again."""
 
+import shutil
 from collections.abc import AsyncIterator
+from io import BytesIO
 
 import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from schemas.topics import CHUNKS, prefixed
+from infra.kafka.admin import ensure_topics
+from infra.local.kafka import LocalKafka
+from infra.local.progress import Lines
+from schemas.documents import Change
+from schemas.topics import CHUNKS, DOCUMENTS, prefixed
 from tests.faults.harness import Leat, eventually, installation
 from tests.faults.invariants import check, listed
-from tests.services import Services
+from tests.services import Services, tools_dir
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +83,98 @@ async def test_vectors_that_were_lost_on_the_way_are_computed_again(leat: Leat) 
     await leat.pool.execute("update manifests set unembedded = passages, searchable_at = now() - interval '1 hour'")
     leat.start("pipeline", tuning=REPAIRING)
     await healed(leat)
+
+
+async def test_database_restored_from_an_old_copy_is_brought_level_with_the_log(leat: Leat) -> None:
+    """Every table as it was; the offsets that were committed since say that all has been read."""
+    copy = await _tables(leat)
+    leat.start("pipeline")
+    await leat.burst("after-the-copy", 40)
+    await leat.settled()
+    await leat.kill("pipeline")
+    await _restore(leat, copy)
+    assert await check(leat)
+    leat.start("pipeline", tuning=REPAIRING)
+    await healed(leat)
+
+
+async def test_topic_that_was_deleted_and_made_again_begins_a_new_epoch(leat: Leat) -> None:
+    """Its producers publish again what they have; their revisions are newer than everything before."""
+    topic = prefixed(DOCUMENTS.name, leat.settings.topic_prefix)
+    names = sorted({key.document_id for key in leat.ledger.expected()})
+    admin = AIOKafkaAdminClient(bootstrap_servers=leat.settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await eventually(gone, what="deleted topic")
+    finally:
+        await admin.close()
+    await ensure_topics(leat.settings)
+    leat.ledger.begin_anew(epoch=1)
+    leat.start("pipeline", tuning=REPAIRING)
+    await leat.changes([(name, Change.UPSERT, None, "Once more.") for name in names])
+    await leat.burst("new-epoch", 40)
+    await leat.settled()
+    await healed(leat)
+    assert leat.said("pipeline", "topic_recreated") == 1
+
+
+async def test_broker_restored_from_an_old_copy_is_noticed_and_what_it_holds_is_served(
+    services: Services, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It is the same topic, but offsets begin below what was applied: new records would pass for old ones."""
+    folder = tmp_path_factory.mktemp("old-broker")
+    kafka = LocalKafka(folder / "kafka", tools_dir(), log_dir=folder / "logs", progress=Lines())
+    await kafka.start()
+    try:
+        async with installation(services, folder, kafka_bootstrap_servers=kafka.bootstrap_servers) as leat:
+            leat.start("index")
+            leat.start("pipeline")
+            await leat.burst("before", 40)
+            await leat.settled()
+            await kafka.stop()
+            shutil.copytree(folder / "kafka", folder / "copy")
+            kept = list(leat.ledger.entries)
+            await kafka.start()
+            # The same documents: what the copy holds of them is older than what was applied.
+            await leat.burst("before", 40)
+            await leat.settled()
+            await leat.kill("pipeline")
+            await kafka.stop()
+            shutil.rmtree(folder / "kafka")
+            shutil.copytree(folder / "copy", folder / "kafka")
+            await kafka.start()
+            leat.ledger.begin_anew(epoch=1, kept=kept)
+            leat.start("pipeline", tuning=REPAIRING)
+            await eventually(lambda: leat.said("pipeline", "topic_recreated") == 1, what="notice of the old copy")
+            await leat.burst("since", 40)
+            await healed(leat)
+    finally:
+        await kafka.stop()
+
+
+async def _tables(leat: Leat) -> dict[str, bytes]:
+    """A dump of every table."""
+    rows = await leat.pool.fetch("select tablename from pg_tables where schemaname = 'public'")
+    copy = {}
+    async with leat.pool.connection() as connection:
+        for name in [row["tablename"] for row in rows]:
+            buffer = BytesIO()
+            await connection.copy_from_table(name, output=buffer, format="binary")
+            copy[name] = buffer.getvalue()
+    return copy
+
+
+async def _restore(leat: Leat, copy: dict[str, bytes]) -> None:
+    async with leat.pool.transaction() as connection:
+        await connection.execute("set local session_replication_role = replica")
+        await connection.execute(f"truncate {', '.join(copy)}")
+        for name, content in copy.items():
+            await connection.copy_to_table(name, source=BytesIO(content), format="binary")
 
 
 async def _empty(leat: Leat) -> None:

@@ -1,0 +1,97 @@
+"""Questions that were accepted, and what must have become of each (invariant V9)."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from redis.asyncio import Redis
+
+from infra.kafka.connection import connection_kwargs
+from infra.kafka.question_log import KafkaQuestionLog
+from infra.postgres.answers import PostgresAnswerStore
+from infra.redis_streams import RedisAnswerStream
+from schemas.access import AccessLevel, Principal
+from schemas.answers import TERMINAL_EVENTS, QuestionAsked, StreamEventName
+from streams.errors import StreamLost
+from tests.faults.harness import Leat
+from tests.faults.invariants import Violation
+
+READER = Principal(subject="faults", clearance=AccessLevel.RESTRICTED, every_group=True)
+ANSWERED_WITHIN_S = 90
+
+
+async def ask(leat: Leat, queries: Sequence[str]) -> list[QuestionAsked]:
+    """Put questions into the log, as the API does; they are answered though nobody listens."""
+    now = datetime.now(UTC)
+    questions = [
+        QuestionAsked(
+            question_id=f"q-{uuid.uuid4().hex}",
+            request_id="faults",
+            query=query,
+            principal=READER,
+            background=True,
+            asked_at=now,
+            deadline_at=now + timedelta(seconds=ANSWERED_WITHIN_S),
+        )
+        for query in queries
+    ]
+    log = KafkaQuestionLog(connection_kwargs(leat.settings), leat.settings.topic_prefix)
+    try:
+        for question in questions:
+            await log.ask(question)
+    finally:
+        await log.close()
+    return questions
+
+
+async def check_answers(leat: Leat, questions: Sequence[QuestionAsked]) -> list[Violation]:
+    """V9 of each question: one end, no gap, and the tokens are the stored answer. Waits for the ends."""
+    redis = Redis.from_url(leat.settings.redis_url or "")
+    stream, answers = RedisAnswerStream(redis), PostgresAnswerStore(leat.pool)
+    try:
+        found = await asyncio.gather(*(_problem(question, stream, answers) for question in questions))
+    finally:
+        await stream.close()
+        await redis.aclose()
+    pairs = zip(questions, found, strict=True)
+    return [Violation("V9", question.question_id, problem) for question, problem in pairs if problem]
+
+
+async def _problem(question: QuestionAsked, stream: RedisAnswerStream, answers: PostgresAnswerStore) -> str:
+    entries: list[tuple[str, str, str]] = []
+    try:
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            entries.extend([entry async for entry in stream.read(question.question_id, after=None)])
+    except TimeoutError:
+        return f"no end after {ANSWERED_WITHIN_S} s"
+    except StreamLost:
+        return "its stream is lost"
+    names = [name for _, name, _ in entries]
+    if sum(name in TERMINAL_EVENTS for name in names) != 1 or names[-1] not in TERMINAL_EVENTS:
+        return f"ends with {names[-3:]}"
+    if (gap := _gap([entry_id for entry_id, _, _ in entries])) is not None:
+        return gap
+    if names[-1] != StreamEventName.DONE:
+        return f"failed: {entries[-1][2]}"
+    began = max((n for n, name in enumerate(names) if name == StreamEventName.RESTART), default=-1) + 1
+    text = "".join(json.loads(data)["text"] for _, name, data in entries[began:] if name == StreamEventName.TOKEN)
+    stored = await answers.find(question.principal.tenant, question.question_id)
+    if stored is None or stored.answer is None:
+        return "no stored answer"
+    return "" if stored.answer.answer == text else f"{text!r} was streamed, {stored.answer.answer!r} is stored"
+
+
+def _gap(ids: Sequence[str]) -> str | None:
+    """Ids are attempt and number; a later attempt begins at 0 with its restart."""
+    expected = (1, 1)
+    for one in ids:
+        attempt, number = map(int, one.split("-"))
+        if attempt > expected[0] and number == 0:
+            expected = (attempt, 1)
+        elif (attempt, number) != expected:
+            return f"{one} came, want {expected[0]}-{expected[1]}"
+        else:
+            expected = (attempt, number + 1)
+    return None
