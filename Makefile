@@ -34,8 +34,9 @@ bench: .venv/.ready-dev ## Measure; every file in benchmarks/ is a command with 
 
 TIER ?= N
 SEED ?= 1
-faults: .venv/.ready-dev ## Kill, stop and starve processes for minutes; write docs/reports/faults-DATE.md (TIER=N SEED=n)
-	@$(BIN)/python -m tests.faults.campaign --tier $(TIER) --seed $(SEED)
+ONLY ?=
+faults: .venv/.ready-dev ## Kill, stop and starve processes for minutes; write docs/reports/faults-DATE.md (TIER=N SEED=n ONLY="A08 C12")
+	@$(BIN)/python -m tests.faults.campaign --tier $(TIER) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 lock: .venv/.ready-dev ## Resolve the dependencies anew and pin them by hash
 	@$(BIN)/python -m infra.local.lockfiles

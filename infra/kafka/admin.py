@@ -19,7 +19,10 @@ from streams.errors import LeatError, Unavailable
 log = logging.getLogger(__name__)
 
 # More than asked for is no harm here; less would lose or refuse records.
-_AT_LEAST = frozenset({"max.message.bytes", "retention.ms", "min.compaction.lag.ms"})
+_AT_LEAST = frozenset({"max.message.bytes", "retention.ms", "min.compaction.lag.ms", "min.insync.replicas"})
+# With three replicas an acknowledgement must mean that two have the record: with the brokers' default of one, what was
+# acknowledged is lost with its leader whenever the others lag behind.
+_REPLICAS_OF_A_CLUSTER, _MIN_INSYNC_REPLICAS = 3, 2
 _VISIBLE_TIMEOUT_S = 15.0
 # How segments are cut changes nothing that a reader sees.
 _NOT_VERIFIED = frozenset({"segment.ms"})
@@ -69,24 +72,33 @@ def _verify(topics: Sequence[Topic], existing: Mapping[str, ExistingTopic], sett
         problem
         for topic in topics
         if (found := existing.get(prefixed(topic.name, settings.topic_prefix)))
-        for problem in differences(topic, found, partitions=settings.partitions)
+        for problem in differences(
+            topic, found, partitions=settings.partitions, replication_factor=settings.replication_factor
+        )
     ]
     if problems:
         raise TopicsRefused("; ".join(problems))
 
 
-def differences(topic: Topic, found: ExistingTopic, *, partitions: int) -> list[str]:
+def differences(topic: Topic, found: ExistingTopic, *, partitions: int, replication_factor: int = 1) -> list[str]:
     """One sentence per way in which a topic is not as declared."""
     problems = []
     wanted_partitions = topic.partitions or partitions
     if found.partitions != wanted_partitions:
         problems.append(f"topic '{found.name}' has {found.partitions} partitions, want {wanted_partitions}")
-    for name, wanted in topic.config().items():
+    for name, wanted in _config(topic, replication_factor).items():
         actual = found.config.get(name)
         if name in _NOT_VERIFIED or actual is None or _satisfies(name, actual, wanted):
             continue
         problems.append(f"topic '{found.name}' has {name} '{actual}', want {_phrase(name, wanted)}")
     return problems
+
+
+def _config(topic: Topic, replication_factor: int) -> dict[str, str]:
+    config = topic.config()
+    if replication_factor >= _REPLICAS_OF_A_CLUSTER:
+        config["min.insync.replicas"] = str(_MIN_INSYNC_REPLICAS)
+    return config
 
 
 def _satisfies(name: str, actual: str, wanted: str) -> bool:
@@ -140,7 +152,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: Sequence[Topic], settings:
             prefixed(topic.name, settings.topic_prefix),
             topic.partitions or settings.partitions,
             settings.replication_factor,
-            topic_configs=topic.config(),
+            topic_configs=_config(topic, settings.replication_factor),
         )
         for topic in topics
     ]

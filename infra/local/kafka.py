@@ -65,6 +65,7 @@ class LocalKafka:
         self._log_dir = log_dir
         self._progress = progress
         self._port, self._controller_port = free_ports(2)
+        self._cluster_id = new_cluster_id()
         self.child: Child | None = None
 
     @property
@@ -115,11 +116,7 @@ class LocalKafka:
         return [str(binary), *_JVM, *logging, "-cp", f"{jars}/*"]
 
     async def _format(self, binary: Path, jars: Path, properties: Path) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if cluster_id.startswith("-"):
-            # The command line would take it for an option.
-            cluster_id = "A" + cluster_id[1:]
-        arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+        arguments = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties)]
         child = await Child.spawn(
             "kafka-format",
             [*self._java(binary, jars), *arguments],
@@ -146,6 +143,13 @@ class LocalKafka:
                     await self.stop()
                 raise Unavailable("Kafka", f"not up after {_START_TIMEOUT_S:.0f} s, see {self._log_dir / 'kafka.log'}")
             await asyncio.sleep(0.05)
+
+
+def new_cluster_id() -> str:
+    """A cluster's id as Kafka wants it."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # The command line would take a hyphen for an option.
+    return "A" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id
 
 
 def _environment() -> dict[str, str]:

@@ -87,14 +87,14 @@ async def committed_too_far(leat: Leat) -> list[Violation]:
     documents = {_key(row): row["revision"] for row in await leat.pool.fetch("select * from documents")}
     applied = {_key(row): row["applied_revision"] for row in await leat.pool.fetch(_SHOWN)}
     chunked: dict[DocumentKey, int] = {}
-    done = await _committed(leat, INDEXER.group_of(CHUNKS, leat.settings.topic_prefix), CHUNKS)
+    done = await committed_offsets(leat, INDEXER.group_of(CHUNKS, leat.settings.topic_prefix), CHUNKS)
     found = []
     for record in await read(leat, CHUNKS):
         event = DocumentChunked.model_validate_json(record.value)
         chunked[event.key] = max(chunked.get(event.key, -1), event.revision)
         if record.offset < done[record.partition] and applied.get(event.key, -1) < event.revision:
             found.append(Violation("V7", str(event.key), f"chunks at {record.offset} committed, but not applied"))
-    done = await _committed(leat, CHUNKER.group_of(DOCUMENTS, leat.settings.topic_prefix), DOCUMENTS)
+    done = await committed_offsets(leat, CHUNKER.group_of(DOCUMENTS, leat.settings.topic_prefix), DOCUMENTS)
     for entry in leat.ledger.entries:
         if entry.offset >= done[entry.partition] or letters[entry.partition, entry.offset]:
             continue
@@ -222,7 +222,8 @@ async def read(leat: Leat, topic: Topic) -> list[Any]:
     return found
 
 
-async def _committed(leat: Leat, group: str, topic: Topic) -> defaultdict[int, int]:
+async def committed_offsets(leat: Leat, group: str, topic: Topic) -> defaultdict[int, int]:
+    """By partition; 0 where nothing is committed."""
     admin = AIOKafkaAdminClient(bootstrap_servers=leat.settings.kafka_bootstrap_servers)
     await admin.start()
     try:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,8 @@ class Fault(StrEnum):
     """SIGSTOP: the process sleeps until somebody wakes it, long after others have taken over."""
     RAISE = "raise"
     """A bug of ours: an exception that nobody expects."""
+    BLOCK = "block"
+    """The event loop does nothing for as long as the file ``.seconds`` beside the orders says, then goes on."""
 
 
 class Orders:
@@ -42,7 +45,10 @@ class Orders:
         self._passes[point] += 1
         if self._passes[point] == int(nth):
             self._file.unlink()
-            _suffer(Fault(fault))
+            if Fault(fault) is Fault.BLOCK:
+                time.sleep(float(self._file.with_suffix(".seconds").read_text()))
+            else:
+                _suffer(Fault(fault))
 
 
 def give(file: Path, point: str, nth: int, fault: Fault, *, serial: int) -> None:

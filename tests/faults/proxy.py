@@ -1,6 +1,7 @@
 """A TCP proxy that hurts connections, in Toxiproxy's words: down, latency, timeout, reset_peer, bandwidth, limit."""
 
 import asyncio
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -21,17 +22,22 @@ class Toxics:
     """Toxiproxy's ``timeout`` without an end: connections are accepted, nothing passes."""
     limit_bytes: int | None = None
     """Close a connection after the dependency has sent this many bytes: requests take effect, answers get lost."""
+    drop_replies: float = 0.0
+    """Share of what the dependency sends in one piece that is lost together with its connection."""
 
 
 class Proxy:
     """One listener on loopback in front of one dependency."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, listen_port: int = 0, seed: int = 1) -> None:
+        """``listen_port``: where to listen, for a dependency that must be told beforehand."""
         self._upstream = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._port = 0
+        self._port = listen_port
+        self._random = random.Random(seed)
         self.toxics = Toxics()
+        self.dropped = 0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -83,6 +89,9 @@ class Proxy:
                     await asyncio.sleep(len(data) / self.toxics.bytes_per_s)
                 limit = self.toxics.limit_bytes
                 if limited and limit is not None and passed + len(data) > limit:
+                    break
+                if limited and self._random.random() < self.toxics.drop_replies:
+                    self.dropped += 1
                     break
                 passed += len(data)
                 writer.write(data)

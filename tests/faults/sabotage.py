@@ -48,6 +48,16 @@ def outage_is_permanent() -> None:
     Delivery._call = calling  # type: ignore[method-assign]
 
 
+def deaf() -> None:
+    """Consumers get no records, and nobody tells them: what several bugs of clients have looked like."""
+    from consumers.delivery import Delivery
+
+    async def deliver(self: Delivery, batch: Any, subscription: Any, handler: Any) -> None:
+        batch.pause_and_rewind()
+
+    Delivery._deliver = deliver  # type: ignore[method-assign]
+
+
 def no_dead_letters() -> None:
     """The dead-letter topic takes nothing: its records are as unacknowledged as in an outage."""
     from consumers.outbox import Sending
@@ -70,6 +80,28 @@ def misbehaving_parser() -> None:
 
     assert ParserProcess.__init__.__kwdefaults__["module"]
     ParserProcess.__init__.__kwdefaults__["module"] = "tests.fakes.bad_parser"
+
+
+def skewed_clock(seconds: str) -> None:
+    """This process's wall clock is ahead or behind: ``datetime.now`` and ``time.time`` in our own modules."""
+    import datetime as standard
+    import sys
+    import time
+
+    shift = float(seconds)
+
+    class Skewed(standard.datetime):
+        @classmethod
+        def now(cls, tz: standard.tzinfo | None = None) -> standard.datetime:  # type: ignore[override]
+            return standard.datetime.now(tz) + standard.timedelta(seconds=shift)
+
+    wall = time.time
+    time.time = lambda: wall() + shift
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("consumers", "infra", "streams", "schemas", "api"):
+            for attribute, value in list(vars(module).items()):
+                if value is standard.datetime:
+                    setattr(module, attribute, Skewed)
 
 
 STORE_FAULTS = (

@@ -68,8 +68,7 @@ async def test_answerer_killed_in_the_middle_of_an_answer_leaves_one_end_and_no_
     leat.start("answerer")
     warm = await ask(leat, ["What does the canary say?"])
     assert not (broken := await check_answers(leat, warm)), listed(broken)
-    # Not the first piece: then nothing of the answer may have been written yet.
-    obeyed = leat.order("answerer", "answering", 2 if size == 1 else 50)
+    obeyed = leat.order("answerer", "answering", 1 if size == 1 else 50)
     questions = await ask(leat, [f"How long does the walrus archive keep record {number}?" for number in range(size)])
     await eventually(lambda: not obeyed.exists(), what="pass of answering")
     assert await leat.running["answerer"].ended() == -9

@@ -1,7 +1,10 @@
 """Old work that comes late: zombies (A06), deletions among late changes (A04), replayed dead letters (A12)."""
 
+import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -9,6 +12,7 @@ import pytest_asyncio
 from infra.blobs import FolderBlobStore
 from infra.kafka.connection import connection_kwargs
 from infra.kafka.dead_letters import KafkaDeadLetters
+from schemas import headers
 from schemas.documents import Change, ContentReference, DocumentChanged
 from schemas.topics import DEAD_LETTERS, DOCUMENTS, prefixed
 from tests.faults.harness import Leat, eventually, installation
@@ -79,6 +83,28 @@ async def test_deleted_text_can_not_be_shown_soon_after(leat: Leat) -> None:
             return not await leat.visible(name)
 
         await eventually(invisible)
+    await leat.settled()
+
+    async def purged() -> bool:
+        return not await leat.pool.fetch("select 1 from garbage")
+
+    await eventually(purged, within_s=60, what="sweep")
+    assert not (broken := await check(leat)), listed(broken)
+
+
+async def says_all_about_its_record(leat: Leat, letters: list[Any]) -> None:
+    """A letter has the bytes, the position and the headers of its record, and what went wrong."""
+    originals = {(record.partition, record.offset): record for record in await read(leat, DOCUMENTS)}
+    for letter in letters:
+        named = {name: value.decode() for name, value in letter.headers}
+        original = originals[int(named[headers.DEAD_PARTITION]), int(named[headers.DEAD_OFFSET])]
+        assert (letter.key, letter.value) == (original.key, original.value)
+        kept = json.loads(named[headers.DEAD_ORIGINAL_HEADERS])
+        assert [(name, base64.b64decode(value)) for name, value in kept] == list(original.headers)
+        assert named[headers.DEAD_TOPIC] == DOCUMENTS.name
+        assert named[headers.DEAD_REASON] == "content-missing"
+        for name in (headers.DEAD_DETAIL, headers.DEAD_STAGE, headers.DEAD_ATTEMPTS, headers.DEAD_GROUP):
+            assert named[name]
 
 
 async def test_replayed_dead_letters_end_as_if_nothing_had_failed_and_never_beat_what_is_newer(leat: Leat) -> None:
@@ -91,13 +117,15 @@ async def test_replayed_dead_letters_end_as_if_nothing_had_failed_and_never_beat
         reference = ContentReference(sha256=hashlib.sha256(text.encode()).hexdigest(), size_bytes=len(text.encode()))
         event = DocumentChanged(content_reference=reference, event_id=f"late-{number}", content_type="text/markdown")
         value = event.model_dump_json(exclude_none=True).encode()
-        at = await leat.producer.send_and_wait(topic, value, key=leat.key(name).encode())
+        own = [("trace", b"\xff\x00"), ("n", str(number).encode())]
+        at = await leat.producer.send_and_wait(topic, value, key=leat.key(name).encode(), headers=own)
         leat.ledger.add(
             Acknowledged(leat.key(name), f"late-{number}", Change.UPSERT, at.partition, at.offset, f"tok{number:012x}")
         )
     await leat.settled()
     letters = await read(leat, DEAD_LETTERS)
     assert len(letters) == len(texts)
+    await says_all_about_its_record(leat, letters)
     await leat.changes([(name, Change.UPSERT, None, "") for name in list(texts)[:5]])
     await leat.settled()
     for text in texts.values():
