@@ -252,6 +252,7 @@ async def eventually(
 @asynccontextmanager
 async def installation(services: Services, folder: Path, *, seed: int = 1, **settings: object) -> AsyncIterator[Leat]:
     """Topics and tables of its own; no process yet. Everything that was started is gone at the end."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     given = {
         "postgres_dsn": await services.new_database(),
         "data_dir": folder,
