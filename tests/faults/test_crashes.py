@@ -109,7 +109,7 @@ async def test_parts_of_a_revision_that_will_never_be_whole_hold_up_nothing(
         assert await leat.running["chunker"].ended() == -9
         await leat.changes([("torn.md", Change.UPSERT, None, "")], bulk=not bulk)
         leat.restart("chunker")
-        await leat.settled(within_s=45)
+        await leat.settled()
         assert not (broken := await check(leat)), listed(broken)
 
 

@@ -192,7 +192,6 @@ def try_histories(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_every_history_ends_as_the_fold_of_the_log_and_embeds_nothing_twice() -> None:
     try_histories(HISTORIES)
 
@@ -224,7 +223,6 @@ async def _nothing(_: object) -> None: ...
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("machine", [WithoutFence, WithoutGivingUp])
 def test_histories_find_what_a_missing_protection_lets_through(machine: type[Histories]) -> None:
     with pytest.raises(AssertionError):

@@ -88,7 +88,7 @@ async def test_deleted_text_can_not_be_shown_soon_after(leat: Leat) -> None:
     async def purged() -> bool:
         return not await leat.pool.fetch("select 1 from garbage")
 
-    await eventually(purged, within_s=60, what="sweep")
+    await eventually(purged, what="sweep")
     assert not (broken := await check(leat)), listed(broken)
 
 

@@ -13,7 +13,7 @@ from tests.faults.invariants import check, listed
 from tests.faults.sabotage import STORE_FAULTS
 from tests.services import Services
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 TIMES = 2
 REPAIRING = {"consumers.reconciler:OVERDUE_VECTOR_S": 1.0}
