@@ -63,6 +63,9 @@ async def _progress(arena: Arena, leat: Leat, name: str) -> float:
         await eventually(applied, within_s=RED_WITHIN_S + 60, what="progress", pause_s=0.1)
     except AssertionError:
         arena.note(name, [f"alive, records before it, and no progress for {clock.s:.0f} s"])
+        return clock.s
+    if clock.s > PROGRESS_WITHIN_S:
+        arena.note(name, [f"progress only after {clock.s:.0f} s"])
     return clock.s
 
 
@@ -70,10 +73,7 @@ async def _restarted(arena: Arena, leat: Leat, broker: Broker, number: int) -> f
     await broker.kill()
     await broker.start()
     arena.did("broker restarted")
-    took = await _progress(arena, leat, f"restart-{number}")
-    if took > PROGRESS_WITHIN_S:
-        arena.note(f"restart {number}", [f"progress only after {took:.0f} s"])
-    return took
+    return await _progress(arena, leat, f"restart-{number}")
 
 
 async def _outage(arena: Arena, leat: Leat, broker: Broker) -> float:
@@ -81,10 +81,7 @@ async def _outage(arena: Arena, leat: Leat, broker: Broker) -> float:
     await asyncio.sleep(arena.seconds(OUTAGE_S, least=20))
     await broker.start()
     arena.did("outage")
-    took = await _progress(arena, leat, "outage")
-    if took > PROGRESS_WITHIN_S:
-        arena.note("outage", [f"progress only after {took:.0f} s"])
-    return took
+    return await _progress(arena, leat, "outage")
 
 
 async def _without_partitions(arena: Arena, leat: Leat) -> float:
@@ -98,10 +95,7 @@ async def _without_partitions(arena: Arena, leat: Leat) -> float:
         await leat.kill(name)
         del leat.running[name]
     arena.did("member without partitions")
-    took = await _progress(arena, leat, "last-one")
-    if took > PROGRESS_WITHIN_S:
-        arena.note("without partitions", [f"progress only after {took:.0f} s"])
-    return took
+    return await _progress(arena, leat, "last-one")
 
 
 async def _blocked(arena: Arena, leat: Leat) -> float:
@@ -113,10 +107,7 @@ async def _blocked(arena: Arena, leat: Leat) -> float:
     await eventually(lambda: not obeyed.exists(), what="block")
     await asyncio.sleep(BLOCKED_S)
     arena.did("blocked event loop")
-    took = await _progress(arena, leat, "unblocked")
-    if took > PROGRESS_WITHIN_S:
-        arena.note("blocked", [f"progress only after {took:.0f} s"])
-    return took
+    return await _progress(arena, leat, "unblocked")
 
 
 async def _teeth(arena: Arena, leat: Leat) -> None:
