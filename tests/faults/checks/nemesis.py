@@ -65,7 +65,7 @@ async def _round(arena: Arena, number: int, length_s: float, settled: list[float
             world.heal()
             settled.append(await world.settled())
             arena.note(f"round {number}", await check(leat))
-            arena.note(f"round {number}", await check_answers(leat, world.questions))
+            arena.note(f"round {number}", await check_answers(leat, world.questions, may_fail=True))
             arena.note(f"round {number}", await _no_orphans(leat))
             arena.result.acknowledged += len(leat.ledger.entries) + len(world.questions)
 
