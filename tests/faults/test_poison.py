@@ -59,7 +59,9 @@ async def leat(services: Services, tmp_path_factory: pytest.TempPathFactory) -> 
     async with installation(services, tmp_path_factory.mktemp("poison")) as running:
         running.start("index")
         limits = {"parse_timeout_s": 1.0, "parse_memory_bytes": 256 * 1024 * 1024}
-        running.start("pipeline", sabotage="misbehaving_parser", **limits)
+        # Small pages are read in our own process otherwise.
+        in_the_child = {"infra.parsing.parser:_INLINE_HTML_BYTES": -1}
+        running.start("pipeline", sabotage="misbehaving_parser", tuning=in_the_child, **limits)
         yield running
 
 
