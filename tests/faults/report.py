@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -100,7 +99,7 @@ def _row(result: Mapping[str, Any]) -> str:
 
 
 def _details(result: Mapping[str, Any]) -> list[str]:
-    done = ", ".join(f"{kind} {times}" for kind, times in sorted(Counter(result["runs"]).items()))
+    done = ", ".join(f"{kind} {times}" for kind, times in sorted(result["runs"].items()))
     figures = [f"  - {name}: {figure}" for name, figure in result["figures"].items()]
     changes = f"  - acknowledged: {result['acknowledged']}"
     return [f"- **{result['check']}** ({result['ended_at']} UTC): {done or 'nothing'}", changes, *figures, ""]
