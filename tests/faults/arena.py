@@ -63,10 +63,11 @@ class Arena:
 
     def note(self, run: str, found: Iterable[Violation | str]) -> bool:
         """Keep violations; whether there were any."""
-        lines = [f"{run}: {violation}" for violation in found]
-        for line in lines:
+        lines = Counter(f"{run}: {violation}" for violation in found)
+        for line, times in lines.items():
+            line += f" ({times} times)" if times > 1 else ""
             self.say(line)
-        self.result.violations += lines
+            self.result.violations.append(line)
         return bool(lines)
 
     def bites(self, protection: str, found: Iterable[Violation] | Mapping[str, int]) -> None:
