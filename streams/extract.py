@@ -1,6 +1,6 @@
 """The extractive answer: which pieces of the passages answer a question, in the documents' own words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,8 @@ from streams.terms import Question
 MAX_QUOTES = 3
 # "What is Kafka?" wants the sentence that says "Kafka is …", and no field, row or command.
 DEFINITION_WEIGHT = 0.3
+# What a row loses that is not about the question's subject: it says much in few words, and often by chance.
+ROW_WEIGHT = 0.1
 # What a command gains where a question asks how to do something, and loses elsewhere.
 COMMAND_WEIGHT = 0.2
 # Items, rows or commands that follow a sentence which announces them ("The limits are:"), and rows of a table that have
@@ -24,6 +26,9 @@ MAX_LISTED = 8
 # A further sentence is quoted when it scores at least this share of the best one. Lower quotes more that nobody asked
 # for, higher misses answers that stand one sentence on.
 FURTHER_SHARE = 0.6
+
+# Sentences of passages that score below this share of the best passage are not quoted beside it.
+FURTHER_PASSAGE_SHARE = 0.6
 
 # What a sentence gains: from words of the question in its neighbours and in its headings, from the passage that it
 # stands in, from holding the kind of thing that is asked for. Its own words count 1.
@@ -80,12 +85,15 @@ def extract(
         if defined is not None:
             score += DEFINITION_WEIGHT if defined(piece.shown) else 0.0
             score -= 0.0 if piece.sentence.kind in ("sentence", "item") else DEFINITION_WEIGHT
+        if piece.sentence.kind == "row" and not piece.subject & question.subject:
+            score -= ROW_WEIGHT
         if piece.sentence.kind == "command":
             score += COMMAND_WEIGHT if wants_command else -COMMAND_WEIGHT
         score += NEIGHBOUR_WEIGHT * _neighbour(pieces, place, weights, around) + PASSAGE_WEIGHT * passage_score
         scored.append((score, -place, piece))
     scored.sort(key=lambda entry: entry[:2], reverse=True)
-    quotes = _choose(scored, pieces, wants_command=wants_command)
+    relevant = {each.citation for each in passages if each.score >= FURTHER_PASSAGE_SHARE * top_score}
+    quotes = _choose(scored, pieces, relevant, wants_command=wants_command)
     if not quotes:
         return Extraction((), 0.0, 0.0, False, 0.0)
     best = next(piece for _, _, piece in scored if piece.own or piece.context)
@@ -102,7 +110,11 @@ def extract(
 
 
 def _choose(
-    scored: Sequence[tuple[float, int, Quotable]], pieces: Sequence[Quotable], *, wants_command: bool
+    scored: Sequence[tuple[float, int, Quotable]],
+    pieces: Sequence[Quotable],
+    relevant: Collection[int],
+    *,
+    wants_command: bool,
 ) -> tuple[Quotable, ...]:
     scored = [entry for entry in scored if entry[2].own or entry[2].context]
     if not scored:
@@ -114,12 +126,13 @@ def _choose(
         of_passage = [piece for piece in pieces if piece.citation == best.citation and piece.sentence.kind == "row"]
         rows = [piece for piece in of_passage if (piece.own, piece.subject) == (best.own, best.subject)]
         return (best,) if len(rows) > MAX_LISTED else tuple(rows)
+    relevant = {best.citation, *relevant}
     chosen: list[Quotable] = []
     shown: set[str] = set()
     for score, minus_place, piece in scored:
         if len(shown) >= MAX_QUOTES or score < FURTHER_SHARE * best_score:
             break
-        if piece.sentence.kind in ("field", "row") or piece.shown in shown:
+        if piece.sentence.kind in ("field", "row") or piece.shown in shown or piece.citation not in relevant:
             continue
         if piece.sentence.kind == "command" and not (wants_command and piece.citation == best.citation):
             continue

@@ -76,11 +76,13 @@ def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
                 record = sentence
             yield _field(question, passage, ordinal, sentence, record, context)
             continue
+        if sentence.kind == "header":
+            header = _cells(sentence.text)
+            continue
         if sentence.kind == "row":
             cells = _cells(sentence.text)
             if len(cells) != len(header):
-                header = cells
-                continue
+                header = [""] * len(cells)  # the table's head is in another passage
             yield _row(question, passage, ordinal, sentence, header, cells, context)
             continue
         header = []

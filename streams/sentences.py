@@ -19,6 +19,11 @@ _LIST_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+")
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
 _TABLE_RULE = re.compile(r"^[\s|:\-+=]+$")
 _KEY_VALUE = re.compile(r"^(?P<indent>\s*(?:-\s+)?)(?P<key>[A-Za-z_][\w .\-]{0,40}?)\s*:(?:\s+(?P<value>.+?)\s*|\s*)$")
+_VISIBLE = re.compile(r"[^\n]")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+# A passage may begin inside a comment: then there is an end without a beginning.
+_COMMENT_END = re.compile(r"\A(?:(?!<!--).)*?-->", re.DOTALL)
+_REFERENCE = re.compile(r"^\s*\[[^\]\n]+\]:\s+\S+")
 _HEADING = re.compile(r"^#{1,6}\s+")
 _FENCE = re.compile(r"^\s*(?:```|~~~|---\s*$|\+\+\+\s*$)")
 _CODE_FENCE = re.compile(r"^\s*(?:>\s?)?(?P<mark>`{3,}|~{3,})\s*(?P<language>[\w+.-]*)[^`~]*$")
@@ -38,8 +43,8 @@ class Sentence:
     end: int
     text: str
     kind: str = "sentence"
-    """``sentence``, ``item``, ``row``, ``field``, ``heading``; ``command``: a line of a shell's code block; ``block``:
-    a whole one in another language."""
+    """``sentence``, ``item``, ``heading``, ``field``; a table's ``header`` and ``row``; ``command``: a line of a
+    shell's code block; ``block``: a whole one in another language."""
     key: str | None = None
     """Of a field."""
     value: str | None = None
@@ -48,12 +53,23 @@ class Sentence:
 def sentences(text: str) -> list[Sentence]:
     """The quotable pieces of a passage, in order, without overlap; only white space and rules lie between them."""
     found: list[Sentence] = []
-    for start, end, kind in _regions(text):
+    for start, end, kind in _regions(_without_comments(text)):
         if kind == "prose":
             found += _prose(text, start, end)
         else:
             found.append(_line(text, start, end, kind))
     return found
+
+
+def _without_comments(text: str) -> str:
+    """Blanks in their place, so that all offsets stay."""
+    if "-->" not in text and "<!--" not in text:
+        return text
+    return _COMMENT.sub(_blanks, _COMMENT_END.sub(_blanks, text))
+
+
+def _blanks(match: re.Match[str]) -> str:
+    return _VISIBLE.sub(" ", match.group())
 
 
 def _regions(text: str) -> Iterator[tuple[int, int, str]]:
@@ -77,6 +93,8 @@ def _regions(text: str) -> Iterator[tuple[int, int, str]]:
             yield from block.regions(text, end)
             continue
         kind = _kind_of_line(line, structured)
+        if kind == "row" and _TABLE_RULE.match(text[end:].partition("\n")[0] or "x"):
+            kind = "header"
         if kind == "prose":
             run_start = start if run_start is None else run_start
             continue
@@ -142,7 +160,7 @@ def _looks_like_fields(text: str) -> bool:
 
 
 def _kind_of_line(line: str, structured: bool) -> str:
-    if not line.strip() or _FENCE.match(line) or _TABLE_RULE.match(line):
+    if not line.strip() or _FENCE.match(line) or _TABLE_RULE.match(line) or _REFERENCE.match(line):
         return "blank"
     if _TABLE_ROW.match(line):
         return "row"

@@ -98,7 +98,8 @@ class Question:
         asked = {number: word for number, word in asked.items() if len(word) >= FORGIVEN_CHARS and word.isalpha()}
         if not asked:
             return False
-        known = frozenset(chain.from_iterable(map(words, texts)))
+        known = set(chain.from_iterable(map(words, texts)))
+        known |= {word[:-1] for word in known if word.endswith("s")}
         for number, word in asked.items():
             alike = [other for other in known if other[0] == word[0] and abs(len(other) - len(word)) <= 1]
             for meant in difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE):

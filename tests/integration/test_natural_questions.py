@@ -49,6 +49,8 @@ $ harbour attic retry 3-17   # or --all
 ```
 
 Retrying does not change the order of other jobs.
+
+<!-- Say here how much memory a job may use. -->
 """
 CONFIGURATION = """# Configuration
 

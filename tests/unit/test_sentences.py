@@ -45,9 +45,29 @@ def test_yaml_lines_are_fields_with_bare_values() -> None:
 def test_table_rows_are_pieces_and_their_rules_are_not() -> None:
     found = sentences("| Version | Ends |\n|---|---|\n| 3.2 | 2025-01-01 |\n")
     assert [(row.kind, row.text) for row in found] == [
-        ("row", "| Version | Ends |"),
+        ("header", "| Version | Ends |"),
         ("row", "| 3.2 | 2025-01-01 |"),
     ]
+
+
+def test_a_table_whose_head_is_in_another_passage_has_rows_only() -> None:
+    assert [row.kind for row in sentences("| 3.2 | 2025-01-01 |\n| 3.1 | 2024-01-01 |\n")] == ["row", "row"]
+
+
+def test_lines_of_a_shell_are_commands_and_other_code_is_a_block() -> None:
+    text = "Start it:\n\n```console\n$ leat up\n$ leat status\n```\n\n```python\nimport leat\n\nleat.up()\n```\nDone.\n"
+    assert [(piece.kind, piece.text) for piece in sentences(text)] == [
+        ("sentence", "Start it:"),
+        ("command", "$ leat up"),
+        ("command", "$ leat status"),
+        ("block", "import leat\n\nleat.up()"),
+        ("sentence", "Done."),
+    ]
+
+
+def test_comments_and_link_definitions_are_not_text() -> None:
+    text = "of a template. -->\nOne.\n<!-- Two.\nThree. -->\nFour.\n\n[limits]: https://example.org/limits\n<!-- torn"
+    assert texts(text) == ["One.", "Four."]
 
 
 def test_prose_with_a_colon_is_not_a_field() -> None:
