@@ -99,7 +99,7 @@ class Question:
         if not asked:
             return False
         known = set(chain.from_iterable(map(words, texts)))
-        known |= {word[:-1] for word in known if word.endswith("s")}
+        known |= {word[:-1] for word in known if word.endswith("s") and word != "s"}
         for number, word in asked.items():
             alike = [other for other in known if other[0] == word[0] and abs(len(other) - len(word)) <= 1]
             for meant in difflib.get_close_matches(word, alike, n=1, cutoff=ALIKE):
