@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 # A stream that says nothing for this long is compared with the store: its worker may have lost the stream and finished.
 SILENCE_S = 3.0
 POLL_S = (0.1, 1.0)
-# How long after its deadline a question may still be given its end by a worker that takes it over.
-OVERTIME_S = 15.0
+# Workers keep to a question's deadline. If they have not said its end by then and a little more, nobody is at it.
+OVERTIME_S = 0.7
 
 END_ID = "end"
 """The SSE id of an event that came from the store. A reader that returns with it has seen everything."""
@@ -76,7 +76,7 @@ class AnswerReader:
         try:
             while True:
                 pending = pending or asyncio.ensure_future(anext(source))
-                done, _ = await asyncio.wait({pending}, timeout=SILENCE_S)
+                done, _ = await asyncio.wait({pending}, timeout=_silence_s(deadline_at))
                 if not done:
                     if await self._is_over(principal, question_id, deadline_at):
                         raise StreamLost("the stream has no end, the question has")
@@ -132,12 +132,12 @@ class AnswerReader:
                     yield event
                 return
             if _overtime(deadline_at):
-                yield _failed("timeout", "the answer was not finished by its deadline")
+                yield _failed("expired", "there was no answer by its deadline")
                 return
             if not told:
                 told = True
                 yield AnswerEvent(None, StreamEventName.RESYNC.value, ResyncEvent(state="running").model_dump_json())
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(min(pause_s, _silence_s(deadline_at)))
             pause_s = min(longest_s, pause_s * 1.5)
 
 
@@ -155,4 +155,14 @@ def _failed(reason: str, detail: str) -> AnswerEvent:
 
 
 def _overtime(deadline_at: datetime) -> bool:
-    return (datetime.now(UTC) - deadline_at).total_seconds() > OVERTIME_S
+    return _overtime_in_s(deadline_at) <= 0
+
+
+def _silence_s(deadline_at: datetime) -> float:
+    """How long to wait before looking again; not past the moment at which the question is over."""
+    left_s = _overtime_in_s(deadline_at)
+    return min(SILENCE_S, left_s + 0.01) if left_s > 0 else SILENCE_S
+
+
+def _overtime_in_s(deadline_at: datetime) -> float:
+    return OVERTIME_S - (datetime.now(UTC) - deadline_at).total_seconds()

@@ -13,12 +13,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.administration import Administration
+from api.admission import RouteClass
 from api.auth import LocalAuthenticator
 from api.connection import connection_with
 from api.edge import Edge, EdgeOptions
 from api.routes import build_api, wrapped
 from api.seats import Seats
 from api.sse import SseOptions
+from infra.breaker import circuits
 from infra.files.directory_job import allowed_directory
 from infra.kafka.connection import connection_kwargs, is_serving
 from infra.kafka.dead_letters import KafkaDeadLetters
@@ -54,7 +56,7 @@ async def serve(settings: Settings) -> None:
         PermanentError: a setting is missing.
         Unavailable: a dependency is not there at the start.
     """
-    async with open_resources(settings, want=WANTED, patience_s=PATIENCE_S) as resources:
+    async with open_resources(settings, want=WANTED, patience_s=PATIENCE_S, process="leat-api") as resources:
         closing = asyncio.Event()
         edge = edge_of(settings, resources, closing)
         await _warm_up(edge, settings.tenant)
@@ -118,11 +120,18 @@ def edge_of(settings: Settings, resources: Resources, closing: asyncio.Event) ->
         },
         dispensable=frozenset({"redis"}),
         seats=Seats(settings.max_streams, per_user=_streams_per_user(settings)),
+        circuits=circuits,
         options=EdgeOptions(
             version=_version(),
             local=settings.mode == "local",
             max_document_bytes=settings.max_document_bytes,
             answer_timeout_s=settings.answer_timeout_s,
+            limits={
+                RouteClass.SEARCHES: settings.max_searches,
+                RouteClass.QUESTIONS: settings.max_questions,
+                RouteClass.CHANGES: settings.max_changes,
+                RouteClass.READS: settings.max_reads,
+            },
             sse=SseOptions(settings.sse_heartbeat_s, settings.sse_send_timeout_s, closing),
         ),
     )

@@ -1,18 +1,25 @@
 """``/api/v1/dead-letters``: what could not be processed, why, and sending it back."""
 
 import base64
+import logging
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.auth import CurrentPrincipal
 from api.edge import Edge
 from api.problems import invalid_field, not_found
 from api.responses import json_response, problems
 from schemas.access import Principal
-from schemas.api import DeadLetterItem, DeadLetterPage, ReplayAccepted
+from schemas.api import DeadLetterItem, DeadLetterPage, ReplayAccepted, ReplayRequest, ReplaysAccepted
 from schemas.documents import DocumentKey
+from streams.errors import NotFound
 from streams.model import DeadLetter
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
 
 
 def router(edge: Edge) -> APIRouter:
@@ -23,6 +30,34 @@ def router(edge: Edge) -> APIRouter:
         if letter is None or _tenant(letter) not in (None, principal.tenant):
             raise not_found(f"dead letter {letter_id!r}")
         return letter
+
+    async def send_back(letter: DeadLetter, principal: Principal, request: Request) -> None:
+        """One line of the log says who sent what back; a replay that cannot be done leaves none."""
+        await edge.dead_letters.replay(letter.letter_id)
+        log.info(
+            "dead_letter_replayed",
+            extra={
+                "letter_id": letter.letter_id,
+                "reason": letter.reason,
+                "topic": letter.topic,
+                "partition": letter.partition,
+                "offset": letter.offset,
+                "revision": letter.revision,
+                "subject": principal.subject,
+                "request_id": request.scope["leat.request_id"],
+            },
+        )
+
+    async def open_letters(reason: str | None, principal: Principal) -> AsyncIterator[DeadLetter]:
+        before: DeadLetter | None = None
+        while True:
+            letters = await edge.dead_letters.list_dead_letters(reason=reason, before=before, limit=PAGE)
+            for letter in letters:
+                if _tenant(letter) in (None, principal.tenant):
+                    yield letter
+            if len(letters) < PAGE:
+                return
+            before = letters[-1]
 
     @router.get("", summary="List dead letters", response_model=DeadLetterPage, responses=problems(503))
     async def dead_letters(
@@ -59,11 +94,31 @@ def router(edge: Edge) -> APIRouter:
         "/{letter_id}/replay", status_code=202, summary="Try it again", response_model=ReplayAccepted,
         responses=problems(404, 503),
     )  # fmt: skip
-    async def replay(letter_id: str, principal: CurrentPrincipal) -> Response:
+    async def replay(letter_id: str, request: Request, principal: CurrentPrincipal) -> Response:
         """Processed again under its old revision: it never replaces a newer one."""
-        await owned(letter_id, principal)
-        await edge.dead_letters.replay(letter_id)
+        await send_back(await owned(letter_id, principal), principal, request)
         return json_response(ReplayAccepted(letter_id=letter_id), status=202)
+
+    @router.post(
+        "/replay", status_code=202, summary="Try several again", response_model=ReplaysAccepted,
+        responses=problems(404, 503),
+    )  # fmt: skip
+    async def replay_several(body: ReplayRequest, request: Request, principal: CurrentPrincipal) -> Response:
+        """Oldest first, as they died. Twice is harmless: what has been applied already is not applied again."""
+        if body.letter_ids is not None:
+            letters = [await owned(letter_id, principal) for letter_id in dict.fromkeys(body.letter_ids)]
+        else:
+            letters = [letter async for letter in open_letters(body.reason, principal)]
+            letters.reverse()
+        replayed: list[str] = []
+        gone: list[str] = []
+        for letter in letters:
+            try:
+                await send_back(letter, principal, request)
+                replayed.append(letter.letter_id)
+            except NotFound:
+                gone.append(letter.letter_id)
+        return json_response(ReplaysAccepted(replayed=tuple(replayed), gone=tuple(gone)), status=202)
 
     return router
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import Request, Response
 
 from api.answer_events import END_ID, AnswerEvent, ending_of
+from api.deadline import within
 from api.edge import Edge
 from api.moments import back_to, moment_of
 from api.problems import ProblemError, invalid_field, not_found, unavailable
@@ -34,16 +35,27 @@ class Desk:
         self._edge = edge
 
     async def ask(
-        self, body: QueryRequest, principal: Principal, request: Request, *, background: bool
+        self,
+        body: QueryRequest,
+        principal: Principal,
+        request: Request,
+        *,
+        background: bool,
+        timeout_s: float | None = None,
     ) -> QuestionAsked:
-        """Publish the question. When this returns, it will be answered or fail, even if this process dies."""
+        """Publish the question. When this returns, it will be answered or fail, even if this process dies.
+
+        ``timeout_s``: after which the asker does not wait any more; it travels with the question.
+        """
         edge = self._edge
-        await wait_for(body.min_position, body.wait_ms, body.until, principal=principal, directory=edge.directory)
-        collection = await readable_collection(principal.tenant, body.collection, edge.catalog)
-        moment = await moment_of(body.as_of, "as_of", principal, edge)
-        if moment is not None:
-            await back_to(moment, principal, collection, edge)  # refused now rather than by the answerer
         now = datetime.now(UTC)
+        async with within(timeout_s):
+            await wait_for(body.min_position, body.wait_ms, body.until, principal=principal, directory=edge.directory)
+            collection = await readable_collection(principal.tenant, body.collection, edge.catalog)
+            moment = await moment_of(body.as_of, "as_of", principal, edge)
+            if moment is not None:
+                await back_to(moment, principal, collection, edge)  # refused now rather than by the answerer
+        longest_s = edge.options.answer_timeout_s
         question = QuestionAsked(
             # Time first, so that ids sort; 80 random bits, since whoever has the id must still be its asker.
             question_id=f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}",
@@ -55,7 +67,7 @@ class Desk:
             use_guardrails=body.use_guardrails,
             background=background,
             asked_at=now,
-            deadline_at=now + timedelta(seconds=edge.options.answer_timeout_s),
+            deadline_at=now + timedelta(seconds=longest_s if timeout_s is None else min(timeout_s, longest_s)),
         )
         # Without Redis there is nobody to read along; the answer comes from the store.
         await asyncio.gather(edge.questions.ask(question), self._announce(question))
@@ -67,10 +79,13 @@ class Desk:
         except Unavailable:
             return
 
-    async def ask_and_follow(self, body: QueryRequest, principal: Principal, request: Request) -> Response:
+    async def ask_and_follow(
+        self, body: QueryRequest, principal: Principal, request: Request, *, timeout_s: float | None = None
+    ) -> Response:
         """Nothing is asked before there is a seat to watch it from."""
         with self._edge.seats.reserved(principal) as seat:
-            question = await self.ask(body, principal, request, background=bool(body.background))
+            background = bool(body.background)
+            question = await self.ask(body, principal, request, background=background, timeout_s=timeout_s)
             events = self._edge.reader.read(
                 principal, question.question_id, after=None, deadline_at=question.deadline_at
             )

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from api.administration import Administration
+from api.admission import RouteClass
 from api.answer_events import AnswerReader
 from api.auth import Authenticator
 from api.seats import Seats
@@ -37,6 +38,8 @@ class EdgeOptions:
     """One administrator on one machine; the page needs no sign-in."""
     max_document_bytes: int = 32 * 1024 * 1024
     answer_timeout_s: float = 60.0
+    limits: Mapping[RouteClass, int] = field(default_factory=dict)
+    """Requests of a class that may be under way at once; without a limit, any number."""
     sse: SseOptions = field(default_factory=SseOptions)
 
 
@@ -68,6 +71,8 @@ class Edge:
     """None: there is no looking back."""
     dispensable: frozenset[str] = frozenset()
     """Dependencies without which requests are still served."""
+    circuits: Callable[[], Mapping[str, str]] = dict
+    """State of each circuit breaker of this process, by dependency."""
     stalled: Callable[[], tuple[str, ...]] = lambda: ()
     """Work of this process that has records to read and has not moved for too long."""
     seats: Seats = field(default_factory=lambda: Seats(1000))

@@ -39,6 +39,7 @@ def router(edge: Edge) -> APIRouter:
             ready=found.ready,
             alive=not stalled,
             dependencies=found.dependencies,
+            circuits=edge.circuits(),
         )
         return json_response(body)
 

@@ -15,6 +15,8 @@ from streams.errors import NotFound, PermanentError, TransientError, Unavailable
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+CAUSE = "leat.cause"
+"""Where a request's scope says, for the log, which dependency failed it and how: clients are told no details."""
 
 
 class ProblemError(Exception):
@@ -118,6 +120,8 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=499)
+        if isinstance(error, Unavailable | TransientError):
+            request.scope[CAUSE] = str(error)
         return problem_response(
             translate(error), request_id=request.scope["leat.request_id"], instance=request.url.path
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.auth import CurrentPrincipal
+from api.deadline import RequestTimeout
 from api.desk import Desk, stream_url
 from api.edge import Edge
 from api.problems import ProblemError
@@ -24,30 +25,36 @@ def router(edge: Edge) -> APIRouter:
     @router.post(
         "/query", summary="Ask and get the answer", response_model=Answer, responses=problems(404, 409, 429, 503, 504)
     )
-    async def query(body: QueryRequest, request: Request, principal: CurrentPrincipal) -> Response:
+    async def query(
+        body: QueryRequest, request: Request, principal: CurrentPrincipal, timeout_s: RequestTimeout
+    ) -> Response:
         """The whole answer in one body; with `stream: true` as events. Hanging up stops it after a while."""
         if body.stream:
-            return await desk.ask_and_follow(body, principal, request)
-        question = await desk.ask(body, principal, request, background=bool(body.background))
+            return await desk.ask_and_follow(body, principal, request, timeout_s=timeout_s)
+        question = await desk.ask(body, principal, request, background=bool(body.background), timeout_s=timeout_s)
         answer = await _unless_disconnected(desk.answer_to(question), request)
         return json_response(answer)
 
     @router.post(
         "/query/stream", summary="Ask and watch the answer come", response_class=Response,
-        responses={200: _STREAM, **problems(404, 429, 503)},
+        responses={200: _STREAM, **problems(404, 429, 503, 504)},
     )  # fmt: skip
-    async def query_stream(body: QueryRequest, request: Request, principal: CurrentPrincipal) -> Response:
+    async def query_stream(
+        body: QueryRequest, request: Request, principal: CurrentPrincipal, timeout_s: RequestTimeout
+    ) -> Response:
         """Server-Sent Events. After a lost connection go on at `stream_url` with `Last-Event-ID`."""
-        return await desk.ask_and_follow(body, principal, request)
+        return await desk.ask_and_follow(body, principal, request, timeout_s=timeout_s)
 
     @router.post(
         "/queries", status_code=202, summary="Ask now, read later", response_model=QueryAccepted,
-        responses=problems(404, 503),
+        responses=problems(404, 503, 504),
     )  # fmt: skip
-    async def queries(body: QueryRequest, request: Request, principal: CurrentPrincipal) -> Response:
+    async def queries(
+        body: QueryRequest, request: Request, principal: CurrentPrincipal, timeout_s: RequestTimeout
+    ) -> Response:
         """Accepted once the question is in the log. It runs to its end unless `background` is false."""
         background = True if body.background is None else body.background
-        question = await desk.ask(body, principal, request, background=background)
+        question = await desk.ask(body, principal, request, background=background, timeout_s=timeout_s)
         accepted = QueryAccepted(
             query_id=question.question_id,
             stream_url=stream_url(question.question_id),

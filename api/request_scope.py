@@ -11,7 +11,7 @@ import time
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem_response, translate
+from api.problems import CAUSE, problem_response, translate
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,11 @@ def _record(scope: Scope, response: _Response, started: float) -> None:
     REQUESTS.labels(method, route, response.status).inc()
     SECONDS.labels(method, route).observe(response.began_s)
     if route not in _QUIET:
+        cause = {"cause": scope[CAUSE]} if CAUSE in scope else {}
         log.info(
             "request_handled",
-            extra={
+            extra=cause
+            | {
                 "request_id": scope["leat.request_id"],
                 "method": method,
                 "route": route,

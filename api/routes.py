@@ -23,6 +23,7 @@ from api import (
     sources,
     status,
 )
+from api.admission import Admission
 from api.body_limit import BodyLimit
 from api.edge import Edge
 from api.request_scope import RequestScope
@@ -66,7 +67,7 @@ def wrapped(app: FastAPI, edge: Edge) -> ASGIApp:
     def limit_for(scope: Scope) -> int:
         return largest if scope["method"] == "PUT" else MAX_JSON_BYTES
 
-    return RequestScope(BodyLimit(app, limit_for=limit_for))
+    return RequestScope(Admission(BodyLimit(app, limit_for=limit_for), edge.options.limits))
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.auth import CurrentPrincipal
+from api.deadline import RequestTimeout, within
 from api.edge import Edge
 from api.moments import back_to, moment_of
 from api.problems import not_found
@@ -29,15 +30,19 @@ def router(edge: Edge) -> APIRouter:
         "/search",
         summary="Find passages",
         response_model=SearchResponse,
-        responses=problems(404, 503),
+        responses=problems(404, 503, 504),
     )
-    async def search(body: SearchRequest, principal: CurrentPrincipal) -> Response:
+    async def search(body: SearchRequest, principal: CurrentPrincipal, timeout_s: RequestTimeout) -> Response:
         """The passages that fit a query best, under the rights of whoever asks."""
-        return json_response(await find(body, principal, edge=edge))
+        async with within(timeout_s):
+            return json_response(await find(body, principal, edge=edge))
 
-    @router.get("/search", summary="Find passages by URL", response_model=SearchResponse, responses=problems(404, 503))
+    @router.get(
+        "/search", summary="Find passages by URL", response_model=SearchResponse, responses=problems(404, 503, 504)
+    )
     async def search_by_url(
         principal: CurrentPrincipal,
+        timeout_s: RequestTimeout,
         q: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS)],
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K,
         threshold: Annotated[float | None, Query(ge=0, le=1)] = None,
@@ -56,7 +61,8 @@ def router(edge: Edge) -> APIRouter:
             wait_ms=wait_ms,
             as_of=as_of,
         )
-        return json_response(await find(body, principal, edge=edge))
+        async with within(timeout_s):
+            return json_response(await find(body, principal, edge=edge))
 
     return router
 

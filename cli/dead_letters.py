@@ -1,7 +1,9 @@
 """``leat dead-letters``: records that could not be processed, and a second try for them."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, show and replay records that could not be processed.")
 
 _PATH = "/api/v1/dead-letters"
+_CAUSE_CHARS = 80
 ReasonOption = Annotated[str | None, typer.Option(help="Only those with this reason.")]
 
 
@@ -39,8 +42,11 @@ def list_letters(
     elif not letters:
         typer.echo("no dead letters")
     else:
-        rows = [(it["letter_id"], it["document"] or "–", it["reason"], it["stage"], it["attempts"]) for it in letters]
-        console().print(table(("id", "document", "reason", "stage", "attempts"), rows))
+        console().print(table(("id", "died", "document", "stage", "reason", "cause"), map(_row, letters)))
+        counted = Counter(letter["reason"] for letter in letters)
+        typer.echo("\n" + ", ".join(f"{count} {name}" for name, count in counted.most_common()))
+        typer.echo("Whole cause and original bytes: leat dead-letters show ID. Mend the cause, then try again: leat")
+        typer.echo("dead-letters replay ID, or --reason REASON, or --all.")
 
 
 @app.command()
@@ -84,13 +90,15 @@ def replay(
     if bool(letter_ids) + every + (reason is not None) != 1:
         raise Refused("name the letters, or give --all, or --reason", USAGE)
     with Client(connect(data)) as client:
-        chosen = letter_ids or [letter["letter_id"] for letter in _letters(client, reason=reason)]
-        for letter_id in chosen:
-            client.post(f"{_PATH}/{letter_id}/replay", {})
+        choice = {"letter_ids": letter_ids} if letter_ids else {"reason": reason} if reason else {"every": True}
+        found = client.post(f"{_PATH}/replay", choice)
     if json_output:
-        print_json({"replayed": chosen})
-    else:
-        typer.echo(f"sent {len(chosen)} records back; their outcomes appear in `leat dead-letters list --resolved`")
+        print_json(found)
+        return
+    count = len(found["replayed"])
+    typer.echo(f"sent {count} record{'s' * (count != 1)} back; those that succeed leave `leat dead-letters list`")
+    if found["gone"]:
+        typer.echo(f"{len(found['gone'])} are older than the topic keeps: publish their documents again")
 
 
 def _letters(client: "Client", *, reason: str | None, resolved: bool = False) -> Iterator[dict[str, Any]]:
@@ -101,3 +109,23 @@ def _letters(client: "Client", *, reason: str | None, resolved: bool = False) ->
         cursor = page.get("next_cursor")
         if cursor is None:
             return
+
+
+def _row(letter: dict[str, Any]) -> tuple[Any, ...]:
+    detail = " ".join(letter["detail"].split())
+    return (
+        letter["letter_id"],
+        _ago(datetime.fromisoformat(letter["died_at"])) + (", replayed" if letter.get("replayed_at") else ""),
+        letter["document"] or "–",
+        letter["stage"],
+        letter["reason"],
+        detail if len(detail) <= _CAUSE_CHARS else detail[: _CAUSE_CHARS - 1] + "…",
+    )
+
+
+def _ago(at: datetime) -> str:
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"

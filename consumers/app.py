@@ -167,7 +167,7 @@ async def run(roles: Sequence[str], settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -> AsyncIterator[Wiring]:
     """Everything built and subscribed; on leaving, work in flight is finished, then what was opened is closed."""
-    async with open_resources(settings, want=_wanted(roles)) as resources:
+    async with open_resources(settings, want=_wanted(roles), process=f"leat-{'+'.join(roles)}"[:63]) as resources:
         broker = make_broker(settings)
         look_up_epoch = partial(current_epoch, settings, resources.pool)
         wiring = Wiring(

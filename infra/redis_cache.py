@@ -1,18 +1,12 @@
 """``AnswerCache`` in Redis."""
 
-import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
-
 from prometheus_client import Counter
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from infra.redis_errors import translated
+from infra.redis_guard import RedisGuard
 from schemas.answers import Answer
-from streams.errors import Unavailable
-
-T = TypeVar("T")
 
 # A cache that takes longer than finding an answer anew is none.
 PATIENCE_S = 0.25
@@ -23,12 +17,14 @@ LOOKED_UP = Counter("leat_answer_cache_total", "Answers looked for in the cache.
 class RedisAnswerCache:
     """Each answer is one string under its key, and gone after ``ttl_s``."""
 
-    def __init__(self, redis: Redis, *, ttl_s: int) -> None:
+    def __init__(self, redis: Redis, *, ttl_s: int, guard: RedisGuard | None = None) -> None:
         self._redis = redis
         self._ttl_s = ttl_s
+        self._guard = guard or RedisGuard()
 
     async def get(self, key: str) -> Answer | None:
-        raw = await self._call(self._redis.get(_name(key)))
+        async with self._guard.command(PATIENCE_S):
+            raw = await self._redis.get(_name(key))
         LOOKED_UP.labels("found" if raw is not None else "missing").inc()
         if raw is None:
             return None
@@ -38,7 +34,8 @@ class RedisAnswerCache:
             return None  # kept by another version
 
     async def put(self, key: str, answer: Answer) -> None:
-        await self._call(self._redis.set(_name(key), answer.model_dump_json(), ex=self._ttl_s))
+        async with self._guard.command(PATIENCE_S):
+            await self._redis.set(_name(key), answer.model_dump_json(), ex=self._ttl_s)
 
     async def forget_citing(self, collection: str, document_id: str) -> int:
         """Drop what cites a document, of whichever tenant: keys are digests. Returns how many there were."""
@@ -49,14 +46,6 @@ class RedisAnswerCache:
                 if raw is not None and _cites(raw, collection, document_id):
                     dropped += await self._redis.unlink(name)
         return dropped
-
-    async def _call(self, command: Awaitable[T]) -> T:
-        with translated():
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    return await command
-            except TimeoutError as error:
-                raise Unavailable("Redis", f"no answer within {PATIENCE_S:g} s") from error
 
 
 def _cites(raw: bytes | str, collection: str, document_id: str) -> bool:

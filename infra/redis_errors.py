@@ -16,10 +16,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
-        raise Unavailable("Redis", str(error) or type(error).__name__, retry_after_s=2.0) from error
+        raise Unavailable("redis", str(error) or type(error).__name__, retry_after_s=2.0) from error
     except RedisError as error:
         if isinstance(error, ResponseError) and str(error).startswith(
             ("LOADING", "READONLY", "OOM", "MASTERDOWN", "MISCONF")
         ):
-            raise Unavailable("Redis", str(error), retry_after_s=2.0) from error
+            raise Unavailable("redis", str(error), retry_after_s=2.0) from error
         raise

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+
+from infra.redis_guard import RedisGuard
+from streams.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,9 @@ def readers_key(question_id: str) -> str:
 class ReaderPresence:
     """Announces the streams that have readers in this process."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._redis = redis
+        self._guard = guard
         self._process = secrets.token_hex(6)
         self._readers: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
@@ -53,7 +56,7 @@ class ReaderPresence:
             farewell.add_done_callback(self._farewells.discard)
 
     async def anyone(self, question_id: str) -> bool:
-        """Whether a reader is present in any process. Raises the client's errors."""
+        """Whether a reader is present in any process. To be called under the guard; raises the client's errors."""
         return bool(await self._redis.zcount(readers_key(question_id), time.time(), "+inf"))
 
     async def close(self) -> None:
@@ -71,7 +74,7 @@ class ReaderPresence:
 
     async def _renew(self, question_ids: Iterable[str]) -> None:
         with _forgiving():
-            async with self._turn, self._redis.pipeline(transaction=False) as pipe:
+            async with self._turn, self._guard.command(), self._redis.pipeline(transaction=False) as pipe:
                 for question_id in question_ids:
                     pipe.zadd(readers_key(question_id), {self._process: time.time() + LEASE_S})
                     pipe.expire(readers_key(question_id), int(LEASE_S * 2))
@@ -82,12 +85,13 @@ class ReaderPresence:
             async with self._turn:
                 if question_id in self._readers:  # it has come back meanwhile
                     return
-                await self._redis.zrem(readers_key(question_id), self._process)
+                async with self._guard.command():
+                    await self._redis.zrem(readers_key(question_id), self._process)
 
 
 @contextlib.contextmanager
 def _forgiving() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
-        log.warning("answer_stream_presence_unknown", extra={"error": type(error).__name__})
+    except Unavailable as error:
+        log.warning("answer_stream_presence_unknown", extra={"cause": error.detail})

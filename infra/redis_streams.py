@@ -18,11 +18,11 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from infra.redis_errors import translated
+from infra.redis_guard import RedisGuard
 from infra.redis_hub import Entry, EventId, StreamHub, Tail, entry_of
 from infra.redis_presence import ReaderPresence
 from schemas.answers import TERMINAL_EVENTS, QuestionAsked, RestartEvent, StreamEventName
-from streams.errors import StaleAttempt, StreamLost, Unavailable
+from streams.errors import CircuitOpen, StaleAttempt, StreamLost, Unavailable
 from streams.ports import Asker
 
 BEGINNING = EventId(0, 0)
@@ -43,13 +43,16 @@ class RedisAnswerStream:
     reader that resumes there is told (``StreamLost``).
     """
 
-    def __init__(self, redis: Redis, *, ttl_s: int = 3600, max_events: int = 20_000) -> None:
+    def __init__(
+        self, redis: Redis, *, ttl_s: int = 3600, max_events: int = 20_000, guard: RedisGuard | None = None
+    ) -> None:
         self._redis = redis
+        self._guard = guard or RedisGuard()
         self._ttl_s = ttl_s
         self._max_events = max_events
         self._commands = asyncio.Semaphore(MAX_COMMANDS)
         self._hub = StreamHub(redis)
-        self._presence = ReaderPresence(redis)
+        self._presence = ReaderPresence(redis, self._guard)
 
     async def begin(self, question_id: str, owner: str) -> int:
         """Start a new attempt: 1, 2, …; from 2 on its ``restart`` shuts out all earlier ones."""
@@ -187,8 +190,10 @@ class RedisAnswerStream:
                             tail = await self._joined(key, batch[-1].id if batch else position)
                             losses = tail.losses
                         outage.over()
-                    except Unavailable:
-                        if outage.lasts_too_long():
+                    except Unavailable as error:
+                        # Known to be away, and nothing shown yet that could be gone on with: the store is quicker.
+                        hopeless = isinstance(error, CircuitOpen) and tail is None
+                        if hopeless or outage.lasts_too_long():
                             raise
                         await asyncio.sleep(OUTAGE_PAUSE_S)
                         proven = position == BEGINNING
@@ -214,9 +219,8 @@ class RedisAnswerStream:
 
     @contextlib.asynccontextmanager
     async def _command(self) -> AsyncIterator[None]:
-        async with self._commands:
-            with translated():
-                yield
+        async with self._commands, self._guard.command():
+            yield
 
 
 class _Outage:

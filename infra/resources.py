@@ -159,12 +159,13 @@ class Resources:
 
 @asynccontextmanager
 async def open_resources(
-    settings: Settings, *, want: Collection[str] = (), patience_s: float | None = None
+    settings: Settings, *, want: Collection[str] = (), patience_s: float | None = None, process: str = "leat"
 ) -> AsyncIterator[Resources]:
     """Open what a process needs; on leaving, close it in reverse order. The database is migrated by then.
 
     ``want`` holds names of ``OPENERS``; names of stores that are always there may be among them. ``patience_s`` bounds
-    single reads of the database, where somebody waits for the answer.
+    single reads of the database, where somebody waits for the answer. ``process`` is our name in the database's list
+    of sessions.
 
     Raises:
         Unavailable: a dependency does not answer.
@@ -176,9 +177,11 @@ async def open_resources(
         raise PermanentError("postgres-not-configured", "give LEAT_POSTGRES_DSN, or start everything with `leat up`")
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            await open_pool(settings.postgres_dsn, settings.postgres_pool_size, patience_s=patience_s)
+            await open_pool(
+                settings.postgres_dsn, settings.postgres_pool_size, application=process, patience_s=patience_s
+            )
         )
-        opening = Opening(settings, pool, stack)
+        opening = Opening(settings, pool, stack, hurried=patience_s is not None)
         for name in OPENERS:
             if name in want:
                 await opening.part(name)
@@ -223,8 +226,10 @@ async def new_generation(settings: Settings) -> NewGeneration:
 class Opening:
     """What is open so far, each part once, and what must be closed again."""
 
-    def __init__(self, settings: Settings, pool: Pool, stack: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, pool: Pool, stack: AsyncExitStack, *, hurried: bool) -> None:
         self.settings = settings
+        self.hurried = hurried
+        """Somebody waits for each single answer: better none than a late one."""
         self.pool = pool
         self.parts: dict[str, Any] = {}
         self._stack = stack
@@ -247,7 +252,7 @@ class Opening:
 async def _index(opening: Opening) -> Any:
     from infra.index import make_index
 
-    return opening.closing(make_index(opening.settings))
+    return opening.closing(make_index(opening.settings, reconnect_s=1.0 if opening.hurried else 4.0))
 
 
 async def _sparse(_: Opening) -> Any:
@@ -326,18 +331,26 @@ async def _redis(opening: Opening) -> Any:
     return redis
 
 
+async def _redis_guard(_: Opening) -> Any:
+    from infra.redis_guard import RedisGuard
+
+    return RedisGuard()
+
+
 async def _answer_stream(opening: Opening) -> Any:
     from infra.redis_streams import RedisAnswerStream
 
-    redis = await opening.part("redis")
-    return opening.closing(RedisAnswerStream(redis, ttl_s=opening.settings.answer_ttl_s))
+    redis, guard = await opening.part("redis"), await opening.part("redis_guard")
+    return opening.closing(RedisAnswerStream(redis, ttl_s=opening.settings.answer_ttl_s, guard=guard))
 
 
 async def _answer_cache(opening: Opening) -> Any:
     from infra.redis_cache import RedisAnswerCache
 
-    ttl_s = opening.settings.answer_cache_ttl_s
-    return RedisAnswerCache(await opening.part("redis"), ttl_s=ttl_s) if ttl_s else None
+    if not (ttl_s := opening.settings.answer_cache_ttl_s):
+        return None
+    redis, guard = await opening.part("redis"), await opening.part("redis_guard")
+    return RedisAnswerCache(redis, ttl_s=ttl_s, guard=guard)
 
 
 async def _guardrails(opening: Opening) -> Any:
@@ -392,6 +405,7 @@ OPENERS: dict[str, Callable[[Opening], Awaitable[Any]]] = {
     "query_embedders": _query_embedders,
     "generator": _generator,
     "redis": _redis,
+    "redis_guard": _redis_guard,
     "answer_stream": _answer_stream,
     "answer_cache": _answer_cache,
     "guardrails": _guardrails,

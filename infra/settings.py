@@ -134,6 +134,15 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, description="Where a consumer process serves Prometheus metrics; one each. The API has `/metrics` anyway."
     )
+    max_searches: int = Field(64, ge=1, description="Searches at once per API process; more are refused with 503.")
+    max_questions: int = Field(256, ge=1, description="Questions at once, until their answers have been handed over.")
+    max_changes: int = Field(128, ge=1, description="Document changes at once over HTTP.")
+    max_reads: int = Field(256, ge=1, description="Look-ups of documents, sources and states of questions at once.")
+    breaker_pause_s: float = Field(
+        30.0,
+        gt=0,
+        description="After five failures in a row, how long a model server is not asked; then with one probe.",
+    )
     answer_timeout_s: float = Field(60.0, description="An answer that is not finished by then ends as failed.")
     first_token_timeout_s: float = Field(
         10.0, description="Longest wait for a loaded model's first token; more where large models run on a CPU."

@@ -86,6 +86,8 @@ class Answer(Event):
     """Age of the oldest change that was accepted but not yet searchable; 0 when the index is level with the log."""
     degraded: bool = False
     degraded_reason: str | None = None
+    incomplete: bool = False
+    """The model broke off after some words; they stand at the beginning of the text, and quotations follow them."""
     generator: str = "extractive"
     conversation_id: str | None = None
     standalone_query: str | None = None

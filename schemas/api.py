@@ -2,9 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
 
 from schemas.access import AccessLevel, Groups
 from schemas.answers import DEFAULT_TOP_K, MAX_QUERY_CHARS, MAX_TOP_K, Answer, Passage
@@ -318,6 +318,28 @@ class ReplayAccepted(Event):
     letter_id: str
 
 
+class ReplayRequest(ApiModel):
+    """Which dead letters to try again: exactly one of the three."""
+
+    letter_ids: tuple[str, ...] | None = Field(None, min_length=1, max_length=10_000, description="As listed.")
+    reason: str | None = Field(None, min_length=1, max_length=100, description="Every open one with this reason.")
+    every: bool = Field(False, description="Every open one.")
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if (self.letter_ids is not None) + (self.reason is not None) + self.every != 1:
+            raise ValueError("give letter_ids, or reason, or every: one of them")
+        return self
+
+
+class ReplaysAccepted(Event):
+    """What was sent back, and what could not be."""
+
+    replayed: tuple[str, ...]
+    gone: tuple[str, ...] = ()
+    """Retention has removed them from the topic: publish their documents again."""
+
+
 class DependencyHealth(Event):
     name: str
     ok: bool
@@ -343,6 +365,8 @@ class Health(Event):
     ready: bool
     alive: bool
     dependencies: tuple[DependencyHealth, ...]
+    circuits: dict[str, Literal["closed", "half-open", "open"]] = Field(default_factory=dict)
+    """Circuit breakers of this process, by dependency: while one is open, the dependency is not asked."""
 
 
 class FieldProblem(Event):

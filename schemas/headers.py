@@ -16,6 +16,8 @@ SIGNATURE = "leat-signature"
 TRACEPARENT = "traceparent"
 CORRELATION_ID = "correlation_id"
 CONTENT_TYPE = "content-type"
+DEADLINE_AT = "leat-deadline-at"
+"""On a question: ISO 8601; afterwards nobody waits for the answer."""
 
 # On a dead letter: where it came from and why it is there.
 DEAD_REASON = "leat-dead-reason"

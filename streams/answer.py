@@ -6,6 +6,7 @@ async for piece in composition:      # at once, as it comes
 composition.text, composition.answered, composition.confidence   # when the loop has ended
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from streams.ports import TextGenerator
 from streams.prompt import NO_ANSWER_MARK, build_messages, has_injection_marks
 from streams.quotable import Quotable
 from streams.retrieve import Retrieval
+from streams.retrying import MAX_ATTEMPTS, RetryBudget, pause_s
 from streams.sanitise import Sanitiser
 
 EXTRACTIVE = "extractive"
@@ -35,6 +37,9 @@ class Composition:
     retrieval: Retrieval
     model: TextGenerator | None = None
     max_tokens: int = 512
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    give_up_at: float | None = None
+    """Time of the running loop: a model that has not finished by then is left, and the quotes take over."""
     text: str = ""
     """Exactly the concatenation of the pieces yielded so far."""
     answered: bool = False
@@ -43,6 +48,8 @@ class Composition:
     guardrails_triggered: tuple[str, ...] = ()
     degraded: bool = False
     degraded_reason: str | None = None
+    incomplete: bool = False
+    """The model broke off after some words; they stand at the beginning of the text, and the quotes follow them."""
     generator: str = EXTRACTIVE
     """Who wrote the text in the end."""
     quotes: dict[int, str] = field(default_factory=dict)
@@ -71,8 +78,8 @@ class Composition:
             return
         self.generator = model.name
         try:
-            async with aclosing(self._model_words(model)) as words:
-                async for piece in words:
+            async with aclosing(self._model_says(model)) as pieces:
+                async for piece in pieces:
                     yield piece
         except (Unavailable, TransientError, PermanentError) as error:
             # Also a model that refuses, since it embeds only or the prompt is too long for it: the passages are there.
@@ -80,11 +87,29 @@ class Composition:
             self.degraded, self.degraded_reason, self.generator = True, reason, EXTRACTIVE
             if self.text:
                 # What was shown stays shown; the quotes follow it.
+                self.incomplete = True
                 yield "\n\n"
             async for piece in self._extracted(extraction):
                 yield piece
             return
         self._quote_cited(extraction)
+
+    async def _model_says(self, model: TextGenerator) -> AsyncGenerator[str, None]:
+        """The model's cleaned words; asked again when it breaks off before the first one, as far as the budget allows.
+
+        Not when it is silent or refuses: whoever waits has waited long enough.
+        """
+        self.retries.earn()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                async with aclosing(self._model_words(model)) as words:
+                    async for piece in words:
+                        yield piece
+                return
+            except TransientError:
+                if self.text or attempt == MAX_ATTEMPTS or not self.retries.spend():
+                    raise
+            await asyncio.sleep(pause_s(attempt))
 
     async def _model_words(self, model: TextGenerator) -> AsyncGenerator[str, None]:
         passages, surroundings = self.retrieval.passages, self.retrieval.surroundings
@@ -98,7 +123,7 @@ class Composition:
             build_messages(self.question, passages, surroundings=surroundings), max_tokens=self.max_tokens
         )
         try:
-            async for word in words:
+            async for word in self._in_time(words):
                 held += sanitiser.feed(word)
                 # Hold back while it may become the mark of "no answer".
                 if held and not NO_ANSWER_MARK.startswith(held.strip()[: len(NO_ANSWER_MARK)]):
@@ -116,6 +141,18 @@ class Composition:
         for what in sorted(sanitiser.removed):
             self._trigger(f"output-{what}")
         self._cited = sanitiser.cited
+
+    async def _in_time(self, words: AsyncIterator[str]) -> AsyncIterator[str]:
+        """The words that come before it is too late. Raises ``TransientError`` then."""
+        while True:
+            try:
+                async with asyncio.timeout_at(self.give_up_at):
+                    word = await anext(words)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise TransientError(f"{self.generator} did not finish in time") from error
+            yield word
 
     async def _extracted(self, extraction: Extraction) -> AsyncGenerator[str, None]:
         if not self.answered:
@@ -149,11 +186,17 @@ def _between(quote: Quotable, following: Quotable) -> str:
 
 
 def compose(
-    question: str, retrieval: Retrieval, *, generator: TextGenerator | None, max_tokens: int = 512
+    question: str,
+    retrieval: Retrieval,
+    *,
+    generator: TextGenerator | None,
+    max_tokens: int = 512,
+    retries: RetryBudget | None = None,
+    give_up_at: float | None = None,
 ) -> Composition:
     """Answer ``question`` from ``retrieval``; nothing runs before the first piece is asked for.
 
     Never raises ``Unavailable``: when the generator fails, the extractive answer takes its place and ``degraded`` is
     set.
     """
-    return Composition(question, retrieval, generator, max_tokens)
+    return Composition(question, retrieval, generator, max_tokens, retries or RetryBudget(), give_up_at)

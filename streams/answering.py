@@ -1,14 +1,11 @@
 """What answering needs, and how long it waits for it."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from schemas.answers import QuestionAsked
 from streams.as_of import TimeTravel
-from streams.errors import TransientError, Unavailable
 from streams.guardrails import Guardrails
 from streams.ports import (
     AnswerCache,
@@ -22,14 +19,11 @@ from streams.ports import (
     TextGenerator,
     VectorIndex,
 )
+from streams.retrying import RetryBudget, persistently
 
 T = TypeVar("T")
 
 DEFAULT_COLLECTION = "default"
-# Somebody waits in front of a screen: after this long without a store, say so and let them ask again. Questions asked
-# in the background wait until their deadline.
-PATIENCE_S = 5.0
-RETRY_PAUSE_S = 0.2
 
 
 def _uncounted(name: str) -> None:
@@ -62,15 +56,10 @@ class Answering:
     grace_s: float = 30.0
     """How long generation goes on after the last reader has left."""
     max_tokens: int = 512
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    """Shared by all questions of a process."""
 
 
-async def patiently(question: QuestionAsked, call: Callable[[], Awaitable[T]]) -> T:
+async def patiently(question: QuestionAsked, call: Callable[[], Awaitable[T]], tools: Answering) -> T:
     """Call, and call again while a dependency is away, as long as it makes sense for who is waiting."""
-    give_up_at = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return await call()
-        except (Unavailable, TransientError):
-            if not question.background and time.monotonic() >= give_up_at:
-                raise
-            await asyncio.sleep(RETRY_PAUSE_S)
+    return await persistently(call, budget=tools.retries, somebody_waits=not question.background)

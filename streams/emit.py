@@ -13,7 +13,7 @@ from functools import partial
 
 from schemas.answers import StreamEventName, TokenEvent
 from schemas.base import Event
-from streams.errors import StaleAttempt, TransientError, Unavailable
+from streams.errors import CircuitOpen, StaleAttempt, TransientError, Unavailable
 from streams.ports import AnswerStream
 
 log = logging.getLogger(__name__)
@@ -119,10 +119,16 @@ class AnswerEvents:
             try:
                 await write()
                 return
-            except (Unavailable, TransientError):
-                if self._closing_since is not None and time.monotonic() - self._closing_since > GIVE_UP_AFTER_S:
+            except (Unavailable, TransientError) as error:
+                # Work does not wait for a stream that is known to be away.
+                if isinstance(error, CircuitOpen):
+                    self._begun.set()
+                if self._closing_since is not None and self._is_hopeless(error, self._closing_since):
                     raise _GivenUp from None
                 await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _is_hopeless(self, error: Exception, closing_since: float) -> bool:
+        return isinstance(error, CircuitOpen) or time.monotonic() - closing_since > GIVE_UP_AFTER_S
 
 
 class _GivenUp(Exception):

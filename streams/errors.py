@@ -23,6 +23,10 @@ class Unavailable(LeatError):
         self.retry_after_s = retry_after_s
 
 
+class CircuitOpen(Unavailable):
+    """The dependency was not even asked: it failed too often lately. ``retry_after_s`` says when it will be."""
+
+
 class PermanentError(LeatError):
     """This record or request can never succeed as it is. Retrying cannot help.
 

@@ -1,5 +1,6 @@
 """Work an answer out: understand the question, recall or retrieve and compose, keep what came of it."""
 
+import asyncio
 import contextlib
 from datetime import UTC, datetime
 
@@ -17,6 +18,9 @@ from streams.model import Collection, Freshness
 from streams.ports import Catalog
 from streams.retrieve import Retrieval, retrieve
 
+# Kept free before the deadline, to close an answer whose model was too slow.
+CLOSING_S = 1.0
+
 
 async def work_out(question: QuestionAsked, events: AnswerEvents, tools: Answering) -> Answer:
     """The answer, its events emitted except the last one; kept in the stores, or, where they are away, in the answers
@@ -26,7 +30,7 @@ async def work_out(question: QuestionAsked, events: AnswerEvents, tools: Answeri
         NotFound: there is no such collection.
         Unavailable: a dependency stayed away for too long.
     """
-    collection = await patiently(question, lambda: _collection(question, tools.catalog))
+    collection = await patiently(question, lambda: _collection(question, tools.catalog), tools)
     events.put(StreamEventName.META, meta_of(question, collection.serving.number))
     screening = tools.guardrails.screen_question(question.query, wanted=question.use_guardrails)
     if screening.blocked_by is not None:
@@ -48,7 +52,7 @@ async def keep_turn(question: QuestionAsked, answer: Answer, tools: Answering) -
     conversations = tools.conversations
     if conversations is not None and question.conversation_id is not None:
         with contextlib.suppress(Unavailable, TransientError):
-            await patiently(question, lambda: conversations.add(question, answer))
+            await patiently(question, lambda: conversations.add(question, answer), tools)
 
 
 def meta_of(question: QuestionAsked, generation: int | None) -> MetaEvent:
@@ -66,7 +70,7 @@ async def _found(question: QuestionAsked, collection: Collection, events: Answer
         return await _looked_back(question, standalone, collection, events, tools)
     # Before the search: what the answer says about its freshness must hold for what was searched.
     freshness = await patiently(
-        question, lambda: tools.passages.freshness(question.principal.tenant, question.options.collection)
+        question, lambda: tools.passages.freshness(question.principal.tenant, question.options.collection), tools
     )
     asked = Circumstances(
         question=standalone,
@@ -114,7 +118,9 @@ async def _understood(question: QuestionAsked, tools: Answering) -> str:
     conversations, conversation_id = tools.conversations, question.conversation_id
     if conversations is None or conversation_id is None:
         return question.query
-    turns = await patiently(question, lambda: conversations.turns(question.principal, conversation_id, limit=TURNS))
+    turns = await patiently(
+        question, lambda: conversations.turns(question.principal, conversation_id, limit=TURNS), tools
+    )
     return await understood(question.query, turns, generator=tools.generator)
 
 
@@ -142,9 +148,16 @@ async def _composed(
             surrounded_from=None if then else tools.passages,
         )
 
-    retrieval = await patiently(question, find)
+    retrieval = await patiently(question, find, tools)
     events.put(StreamEventName.SOURCES, SourcesEvent(sources=retrieval.passages))
-    composition = compose(standalone, retrieval, generator=tools.generator, max_tokens=tools.max_tokens)
+    composition = compose(
+        standalone,
+        retrieval,
+        generator=tools.generator,
+        max_tokens=tools.max_tokens,
+        retries=tools.retries,
+        give_up_at=_give_up_at(question),
+    )
     allowed = tools.guardrails.answer_filter(wanted=question.use_guardrails)
     async for piece in composition:
         if text := allowed.feed(piece):
@@ -183,6 +196,7 @@ def _assembled(
         behind_ms=freshness.behind_ms,
         degraded=retrieval.degraded or composition.degraded,
         degraded_reason=retrieval.degraded_reason or composition.degraded_reason,
+        incomplete=composition.incomplete,
         generator=composition.generator,
         conversation_id=question.conversation_id,
     )
@@ -220,7 +234,7 @@ def _refused(question: QuestionAsked, guardrail: str) -> Answer:
 
 async def _keep(question: QuestionAsked, answer: Answer, attempt: int, tools: Answering) -> None:
     with contextlib.suppress(Unavailable, TransientError):
-        await patiently(question, lambda: tools.answers.save(question, answer, attempt))
+        await patiently(question, lambda: tools.answers.save(question, answer, attempt), tools)
     await keep_turn(question, answer, tools)
 
 
@@ -234,6 +248,12 @@ async def _collection(question: QuestionAsked, catalog: Catalog) -> Collection:
     if collection is None:
         raise NotFound(f"collection {name!r} does not exist")
     return collection
+
+
+def _give_up_at(question: QuestionAsked) -> float:
+    """When a model must leave the word to the quotes, so that there is an answer by the deadline; in loop time."""
+    left_s = (question.deadline_at - datetime.now(UTC)).total_seconds()
+    return asyncio.get_running_loop().time() + left_s - min(CLOSING_S, left_s / 4)
 
 
 def _took_ms(question: QuestionAsked, now: datetime) -> float:

@@ -42,6 +42,8 @@ class Faults:
     endless: bool = False
     status: int | None = None
     """Every request is answered with this."""
+    refuse_every: int | None = None
+    """Every so many requests to generate, one is answered with status 500."""
     vectors: Callable[[list[list[float]]], Any] | None = None
     """What becomes of the vectors."""
 
@@ -99,6 +101,7 @@ class StubOllama:
         return [path for path, _ in self.requests]
 
     def __post_init__(self) -> None:
+        self._asked = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # One connection, one request
@@ -178,6 +181,11 @@ class StubOllama:
         if "completion" not in model.capabilities:
             await response.json({"error": f'"{name}" does not support generate'}, 400)
             return
+        if self.faults.refuse_every and body.get("messages"):
+            self._asked += 1
+            if self._asked % self.faults.refuse_every == 0:
+                await response.json({"error": "now and then"}, 500)
+                return
         if name not in self.loaded:
             await asyncio.sleep(self.faults.load_s)
             self.loaded.add(name)

@@ -47,7 +47,12 @@ def make_embedder(settings: Settings, name: str, *, purpose: Purpose, model: Emb
         return MiniLmEmbedder(weights, precision, threads=threads, background=True)
     if model is None:
         raise ModelRefused(f"{name} lives on a server: pass the model that describe_model() returned")
-    return RemoteEmbedder(_server(settings, kind, remote_name), model, known_model(remote_name))
+    return RemoteEmbedder(
+        _server(settings, kind, remote_name),
+        model,
+        known_model(remote_name),
+        breaker_pause_s=settings.breaker_pause_s,
+    )
 
 
 async def describe_model(settings: Settings, name: str) -> EmbeddingModel:

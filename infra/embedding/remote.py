@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from infra.breaker import PAUSE_S as BREAKER_PAUSE_S
 from infra.breaker import CircuitBreaker
 from infra.embedding.errors import ModelRefused
 from infra.model_servers import ModelMissing
@@ -83,12 +84,19 @@ class EmbeddingServer(Protocol):
 class RemoteEmbedder:
     """An ``Embedder`` over a model server, one call at a time."""
 
-    def __init__(self, server: EmbeddingServer, model: EmbeddingModel, known: KnownModel) -> None:
+    def __init__(
+        self,
+        server: EmbeddingServer,
+        model: EmbeddingModel,
+        known: KnownModel,
+        *,
+        breaker_pause_s: float = BREAKER_PAUSE_S,
+    ) -> None:
         self._server = server
         self._model = model
         self._known = known
         self._turn = asyncio.Lock()
-        self._breaker = CircuitBreaker(model.name.partition(":")[0], ignored=(ModelMissing,))
+        self._breaker = CircuitBreaker(model.name.partition(":")[0], pause_s=breaker_pause_s, ignored=(ModelMissing,))
         self._checked_at = -RECHECK_S
 
     @property

@@ -22,7 +22,11 @@ def make_generator(settings: Settings) -> TextGenerator | None:
     )
     if settings.generator == "ollama":
         return OllamaGenerator(
-            settings.ollama_url, settings.ollama_model, context_tokens=settings.ollama_num_ctx, patience=patience
+            settings.ollama_url,
+            settings.ollama_model,
+            context_tokens=settings.ollama_num_ctx,
+            patience=patience,
+            breaker_pause_s=settings.breaker_pause_s,
         )
     if settings.generator == "openai":
         return OpenAiGenerator(settings, settings.openai_model, patience=patience)

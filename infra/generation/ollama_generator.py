@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import httpx
 
+from infra.breaker import PAUSE_S as BREAKER_PAUSE_S
 from infra.breaker import CircuitBreaker
 from infra.generation.patience import Patience
 from infra.model_servers import CONNECT_TIMEOUT_S, KEEP_ALIVE, ModelMissing, ollama_client, ollama_errors
@@ -22,14 +23,22 @@ READ_TIMEOUT_S = 60.0
 class OllamaGenerator:
     """A chat model on Ollama, loaded when first asked and kept in memory for half an hour after each answer."""
 
-    def __init__(self, url: str | None, model: str, *, context_tokens: int, patience: Patience) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        model: str,
+        *,
+        context_tokens: int,
+        patience: Patience,
+        breaker_pause_s: float = BREAKER_PAUSE_S,
+    ) -> None:
         self._model = model
         # Always the same: Ollama loads a model again for another num_ctx.
         self._options = {"num_ctx": context_tokens, "temperature": TEMPERATURE}
         self._patience = patience
         self._client = ollama_client(url, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
         self._loader = ollama_client(url, timeout=httpx.Timeout(LOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
-        self._breaker = CircuitBreaker("ollama", ignored=(ModelMissing,))
+        self._breaker = CircuitBreaker("ollama", pause_s=breaker_pause_s, ignored=(ModelMissing,))
         self._loading: asyncio.Task[None] | None = None
         self._generates = False
 

@@ -25,7 +25,7 @@ class OpenAiGenerator:
         self._model = model
         self._patience = patience
         self._client = openai_client(settings, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
-        self._breaker = CircuitBreaker("openai", ignored=(ModelMissing,))
+        self._breaker = CircuitBreaker("openai", pause_s=settings.breaker_pause_s, ignored=(ModelMissing,))
 
     @property
     def name(self) -> str:

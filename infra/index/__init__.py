@@ -32,15 +32,18 @@ class Index(VectorIndex, Protocol):
     async def close(self) -> None: ...
 
 
-def make_index(settings: Settings) -> Index:
-    """The index that the settings name. Nothing is connected before the first call."""
+def make_index(settings: Settings, *, reconnect_s: float = 1.0) -> Index:
+    """The index that the settings name. Nothing is connected before the first call.
+
+    ``reconnect_s``: how long a call waits for an index process that is being started again.
+    """
     if settings.qdrant_url:
         from infra.index.qdrant import QdrantIndex  # 54 MB of modules that only this choice needs
 
         return QdrantIndex.connect(settings.qdrant_url, settings.qdrant_api_key, prefix=settings.topic_prefix)
     from infra.index.client import RemoteIndex
 
-    return RemoteIndex(index_socket(settings))
+    return RemoteIndex(index_socket(settings), reconnect_s=reconnect_s)
 
 
 async def serve_index(settings: Settings) -> None:

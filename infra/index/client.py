@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from infra.breaker import CircuitBreaker
 from infra.index import wire
 from infra.index.labels import scopes_seen
 from streams.errors import Unavailable
@@ -16,6 +18,9 @@ from streams.model import Candidates, FloatVector, IndexScope, Point, SparseVect
 # How long a call waits for an index process that is being restarted, before it says so.
 RECONNECT_S = 1.0
 RECONNECT_PAUSE_S = 0.05
+# After five searches in a row that got no answer, one in this many seconds finds out whether it is back: all others are
+# refused at once instead of waiting for nothing.
+BREAKER_PAUSE_S = 2.0
 
 # A search takes milliseconds; an index that is silent for this long is down, as far as a question is concerned.
 SEARCH_TIMEOUT_S = 1.0
@@ -35,12 +40,17 @@ class RemoteIndex:
     Every call is idempotent, so one that loses its connection is sent once more to whoever answers then.
     """
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, *, reconnect_s: float = RECONNECT_S) -> None:
+        """``reconnect_s``: how long a call waits for an index process that is being started again."""
         self._socket = socket
+        self._reconnect_s = reconnect_s
+        self._breaker = CircuitBreaker("index", pause_s=BREAKER_PAUSE_S, probe_s=2 * (SEARCH_TIMEOUT_S + reconnect_s))
         self._connection: _Connection | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[_Connection] | None = None
 
     async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -94,14 +104,15 @@ class RemoteIndex:
             ValueError: the scope has no tenant.
         """
         scopes_seen(scope)  # an unscoped search does not leave this process
-        reply = await self._call(
-            "search",
-            SEARCH_TIMEOUT_S,
-            space=space,
-            scope=wire.pack_scope(scope),
-            query=wire.pack_query(dense, sparse),
-            limit=limit,
-        )
+        with self._breaker.attempt():
+            reply = await self._call(
+                "search",
+                SEARCH_TIMEOUT_S,
+                space=space,
+                scope=wire.pack_scope(scope),
+                query=wire.pack_query(dense, sparse),
+                limit=limit,
+            )
         return wire.unpack_candidates(reply)
 
     async def scroll(
@@ -122,26 +133,39 @@ class RemoteIndex:
 
     async def _call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s + self._reconnect_s - RECONNECT_S):
                 try:
-                    return await (await self._connected()).call(method, timeout_s, arguments)
+                    return await self._call_once(method, timeout_s, arguments)
                 except ConnectionError:
-                    return await (await self._connected()).call(method, timeout_s, arguments)
+                    return await self._call_once(method, timeout_s, arguments)
         except TimeoutError as error:
             raise Unavailable("index", f"no answer to {method} within {timeout_s:g} s") from error
         except ConnectionError as error:
             raise Unavailable("index", f"connection lost during {method}") from error
 
+    async def _call_once(self, method: str, timeout_s: float, arguments: dict[str, Any]) -> Any:
+        connection = await self._connected()
+        async with asyncio.timeout(timeout_s):
+            return await connection.call(method, time.monotonic() + timeout_s, arguments)
+
     async def _connected(self) -> "_Connection":
-        async with self._connecting:
-            if self._connection is None or self._connection.lost:
-                self._connection = await _connect(self._socket)
+        if self._connection is not None and not self._connection.lost:
             return self._connection
+        if self._connecting is None:
+            # One attempt for all who wait: in turn, the tenth would wait ten times as long for the same answer.
+            self._connecting = asyncio.create_task(_connect(self._socket, self._reconnect_s), name="index-connecting")
+            self._connecting.add_done_callback(self._connect_ended)
+        return await asyncio.shield(self._connecting)
+
+    def _connect_ended(self, connecting: "asyncio.Task[_Connection]") -> None:
+        self._connecting = None
+        if not connecting.cancelled() and connecting.exception() is None:
+            self._connection = connecting.result()
 
 
-async def _connect(socket: Path) -> "_Connection":
+async def _connect(socket: Path, within_s: float) -> "_Connection":
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + RECONNECT_S
+    give_up_at = loop.time() + within_s
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(socket, limit=READ_BUFFER_BYTES)
@@ -149,7 +173,7 @@ async def _connect(socket: Path) -> "_Connection":
         except OSError as error:
             if loop.time() > give_up_at:
                 detail = f"nothing answers at {socket} ({error.strerror}); `leat run index` starts it"
-                raise Unavailable("index", detail, retry_after_s=RECONNECT_S) from error
+                raise Unavailable("index", detail, retry_after_s=1.0) from error
         await asyncio.sleep(RECONNECT_PAUSE_S)
 
 
@@ -163,8 +187,11 @@ class _Connection:
         self._receiving = asyncio.create_task(self._receive(reader), name="index-replies")
         self.lost = False
 
-    async def call(self, method: str, timeout_s: float, arguments: dict[str, Any]) -> Any:
+    async def call(self, method: str, give_up_at: float, arguments: dict[str, Any]) -> Any:
         """Send a request and wait for its reply.
+
+        ``give_up_at`` of ``time.monotonic``, the same clock for every process of a machine: a request that has waited
+        for too long in the other process's queue is not worked on any more, which would make the next ones late too.
 
         Raises:
             ConnectionError: the connection was lost before the reply came.
@@ -175,7 +202,7 @@ class _Connection:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = reply
         try:
-            self._writer.write(wire.frame([request_id, method, timeout_s, arguments]))
+            self._writer.write(wire.frame([request_id, method, give_up_at, arguments]))
             await self._writer.drain()
             return await reply
         except asyncio.CancelledError:

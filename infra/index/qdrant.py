@@ -1,5 +1,6 @@
 """A Qdrant server as the index, over gRPC."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,6 +14,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from infra.breaker import CircuitBreaker
 from infra.index.labels import DOCUMENT, GENERATION, LABELS, SCOPE, filter_groups, payload_fields, scopes_seen
 from streams.errors import NotFound, PermanentError, TransientError, Unavailable
 from streams.model import Candidate, Candidates, FloatVector, IndexScope, Point, SparseVector
@@ -24,6 +26,11 @@ SPARSE = "sparse"
 CHUNK_POINTS = 500
 
 TIMEOUT_S = 30
+# A search takes milliseconds; a server that is silent for this long is down, as far as a question is concerned.
+SEARCH_TIMEOUT_S = 1.0
+
+# As for the index process: after five failures in a row, one search in this many seconds is the probe.
+BREAKER_PAUSE_S = 2.0
 
 # Points may vanish between the look whether they are there and the update that refuses all of them for one.
 VANISHED_RETRIES = 3
@@ -36,6 +43,7 @@ class QdrantIndex:
 
     def __init__(self, client: AsyncQdrantClient, *, prefix: str = "") -> None:
         self._client = client
+        self._breaker = CircuitBreaker("index", pause_s=BREAKER_PAUSE_S)
         self._prefix = f"{prefix}." if prefix else ""
 
     @classmethod
@@ -122,8 +130,9 @@ class QdrantIndex:
         if not legs:
             return Candidates()
         try:
-            with _translated(space):
-                found = await self._client.query_batch_points(self._name(space), list(legs.values()))
+            with self._breaker.attempt(), _translated(space):
+                async with asyncio.timeout(SEARCH_TIMEOUT_S):
+                    found = await self._client.query_batch_points(self._name(space), list(legs.values()))
         except NotFound:
             return Candidates()
         by_leg = {leg: _candidates(response) for leg, response in zip(legs, found, strict=True)}
@@ -242,6 +251,8 @@ def _translated(space: str | None = None) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise _of_status(error.code(), error.details() or "", space) from error
+    except TimeoutError as error:
+        raise Unavailable("index", f"Qdrant does not answer within {SEARCH_TIMEOUT_S:g} s") from error
     except ResourceExhaustedResponse as error:
         raise TransientError(f"Qdrant is busy: {error}") from error
     except ResponseHandlingException as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,12 @@ class _Connection:
             for task in self._running.values():
                 task.cancel()
 
-    async def _answer(self, request_id: int, method: str, timeout_s: float, arguments: dict[str, Any]) -> None:
+    async def _answer(self, request_id: int, method: str, give_up_at: float, arguments: dict[str, Any]) -> None:
+        left_s = give_up_at - time.monotonic()
+        if left_s <= 0:
+            return  # its client has given up while it waited here: whoever comes next must not wait for it too
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(left_s):
                 reply = (wire.OK, await self._methods[method](arguments))
         except TimeoutError:
             return  # the client has given up already

@@ -1,6 +1,6 @@
 """What clients and the index process say to each other.
 
-A frame is four bytes of length (big endian) and a msgpack array. A request is ``[id, method, timeout_s, arguments]``,
+A frame is four bytes of length (big endian) and a msgpack array. A request is ``[id, method, give_up_at, arguments]``,
 ``[id, "cancel"]`` ends one early; the reply is ``[id, status, body]`` with the status ``ok`` or an error's. Ids,
 vectors and terms travel as packed arrays of many points: taking numbers apart one by one is what costs.
 """

@@ -1,6 +1,7 @@
 """How every Kafka client of ours connects."""
 
 import ssl
+from collections.abc import Collection
 from typing import Any
 
 from infra.settings import Settings
@@ -36,14 +37,26 @@ def connection_kwargs(settings: Settings) -> dict[str, Any]:
 
 async def is_serving(kwargs: dict[str, Any], *, timeout_ms: int = 2000) -> bool:
     """Whether a broker answers and the cluster has a leader to talk to."""
+    return await obstacle(kwargs, timeout_ms=timeout_ms) is None
+
+
+async def obstacle(kwargs: dict[str, Any], topics: Collection[str] = (), *, timeout_ms: int = 2000) -> str | None:
+    """What keeps records from being appended to these topics, as far as the brokers can say; None: nothing."""
     from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError
 
     client = AIOKafkaClient(**kwargs, request_timeout_ms=timeout_ms)
     try:
         await client.bootstrap()
-        return bool(client.cluster.brokers())
+        if not client.cluster.brokers():
+            return "no broker answers"
+        if not topics:
+            return None
+        cluster = await client.fetch_all_metadata()
+        led = {topic for topic in topics if cluster.available_partitions_for_topic(topic)}
+        missing = ", ".join(sorted(set(topics) - led))
+        return f"topic {missing} is not there, or has no leader" if missing else None
     except (KafkaError, OSError):
-        return False
+        return "no broker answers"
     finally:
         await client.close()

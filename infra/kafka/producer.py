@@ -21,7 +21,7 @@ from aiokafka.errors import (
     UnknownProducerId,
 )
 
-from infra.kafka.connection import is_serving
+from infra.kafka.connection import obstacle
 from schemas.topics import DEAD_LETTERS
 from streams.errors import PermanentError, Unavailable
 
@@ -78,13 +78,14 @@ class Producer:
 
         Raises:
             PermanentError: ``record-too-large``; retrying cannot help.
-            Unavailable: not acknowledged; within a second when no broker answers.
+            Unavailable: not acknowledged; within a second when no broker answers or a topic is missing.
         """
         sending = asyncio.ensure_future(self._send(records))
         try:
             done, _ = await asyncio.wait({sending}, timeout=PATIENCE_S)
-            if not done and not await is_serving(self._kwargs, timeout_ms=200):
-                raise Unavailable(DEPENDENCY, "no broker answers")
+            topics = {record.topic for record in records}
+            if not done and (why := await obstacle(self._kwargs, topics, timeout_ms=200)):
+                raise Unavailable(DEPENDENCY, why)
             # The limit grows with the amount: a megabyte a second is what a very slow disk takes.
             limit_s = ACK_TIMEOUT_S + sum(len(record.value or b"") for record in records) / 1e6
             return await asyncio.wait_for(asyncio.shield(sending), limit_s)

@@ -5,7 +5,7 @@ from typing import Any
 
 from infra.kafka.producer import Outgoing, Producer
 from schemas.answers import QuestionAsked
-from schemas.headers import CONTENT_TYPE, CORRELATION_ID
+from schemas.headers import CONTENT_TYPE, CORRELATION_ID, DEADLINE_AT
 from schemas.topics import QUESTIONS, prefixed
 
 
@@ -23,7 +23,11 @@ class KafkaQuestionLog:
             Unavailable: not acknowledged. Asking again under the same question id is asking once.
         """
         value = question.model_dump_json(exclude_none=True).encode()
-        headers = {CONTENT_TYPE: "application/json", CORRELATION_ID: question.request_id}
+        headers = {
+            CONTENT_TYPE: "application/json",
+            CORRELATION_ID: question.request_id,
+            DEADLINE_AT: question.deadline_at.isoformat(),
+        }
         await self._producer.send([Outgoing(self._topic, question.question_id.encode(), value, headers)])
 
     async def close(self) -> None:

@@ -18,6 +18,11 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "api": ("api",),
 }
 
+# Who is asked goes first: a load that takes all there is must not make questions late. The log, the stores and the
+# roles that answer keep their priority.
+_NICE = 5
+_ANSWERING = frozenset({"index", "answerer", "api"})
+
 _STOP_TIMEOUT_S = {"index": 3.0}
 _DEFAULT_STOP_TIMEOUT_S = 6.0
 _MAX_LOG_BYTES = 20 * 1024 * 1024
@@ -36,6 +41,7 @@ class RoleProcess:
         self._log_file = data_dir / "logs" / f"{name}.log"
         self._pid_file = data_dir / "processes" / f"{name}.json"
         self._alive_file = alive_file(data_dir, name)
+        self._nice = 0 if _ANSWERING & set(roles) else _NICE
         self._stop_timeout_s = _STOP_TIMEOUT_S.get(name, _DEFAULT_STOP_TIMEOUT_S)
 
     async def start(self) -> None:
@@ -50,6 +56,7 @@ class RoleProcess:
             env=self._env,
             pid_file=self._pid_file,
             stop_signal=signal.SIGTERM,
+            nice=self._nice,
         )
 
     def hangs(self) -> bool:

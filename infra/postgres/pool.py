@@ -198,7 +198,7 @@ class Pool:
 
 
 async def open_pool(dsn: str, size: int = 8, *, application: str = "leat", patience_s: float | None = None) -> Pool:
-    """Connect. Connections beyond the first are opened when needed and closed after five idle minutes.
+    """Connect. Connections beyond the first ones are opened when needed and closed after five idle minutes.
 
     ``patience_s``: reads outside a transaction give up after this long, for callers that somebody waits for.
 
@@ -208,7 +208,8 @@ async def open_pool(dsn: str, size: int = 8, *, application: str = "leat", patie
     with translated():
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            # Where somebody waits, connections are not opened in the middle of a rush, when that takes longest.
+            min_size=1 if patience_s is None else max(1, size // 2),
             max_size=size,
             timeout=5.0,
             command_timeout=COMMAND_TIMEOUT_S,

@@ -12,7 +12,7 @@ from consumers.answerer import Answerer, Unfinished
 from infra.guardrails import load_guardrails
 from schemas.access import AccessLevel, Principal
 from schemas.answers import AnswerCompleted, AnswerFailed, QuestionAsked, RetrievalOptions
-from streams import answering, work_out
+from streams import retrying, work_out
 from streams.answering import Answering
 from streams.errors import PermanentError, StaleAttempt, Unavailable
 from streams.guardrails import Guardrail, Guardrails, Mode, Place
@@ -37,7 +37,7 @@ class Script:
     def __init__(self, pieces=PIECES, *, pause_s: float = 0.0, error: Exception | None = None) -> None:
         self.text, self.answered, self.confidence = "", True, 0.8
         self.quotes = {1: "kept for 7 days"}
-        self.guardrails_triggered, self.degraded, self.degraded_reason = (), False, None
+        self.guardrails_triggered, self.degraded, self.degraded_reason, self.incomplete = (), False, None, False
         self.generator = "script"
         self.pieces, self.pause_s, self.error = pieces, pause_s, error
         self.closed = False
@@ -206,7 +206,7 @@ async def test_an_index_that_stays_away_fails_the_question_as_retryable(script, 
         raise Unavailable("index", "down")
 
     monkeypatch.setattr(work_out, "retrieve", away)
-    monkeypatch.setattr(answering, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(retrying, "PAUSE_S", (0.01, 0.1))
     event = await respond(a_question(), tools=tools)
     assert event.reason == "unavailable"
     assert events(tools)[-1][1]["retryable"] is True

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 import pytest_asyncio
+from aiokafka.admin import AIOKafkaAdminClient
 
+from infra.kafka.admin import ensure_topics
 from infra.local.kafka import LocalKafka
 from infra.local.ports import free_ports
 from infra.local.progress import Lines
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS, QUESTIONS, prefixed
 from tests.faults.harness import Leat, eventually, installation
 from tests.faults.invariants import check, listed, read
 from tests.faults.proxy import Proxy, proxied
@@ -154,6 +156,56 @@ async def test_postgres_connections_are_reset(guarded: Guarded) -> None:
         guarded.postgres.reset_peer()
         await guarded.search()
     await recovered(guarded)
+
+
+async def test_postgres_connections_are_used_up(guarded: Guarded) -> None:
+    """Every connection of the API waits for a lock: whoever comes next is told, and nothing leaks."""
+    async with guarded.leat.pool.transaction() as connection:
+        await connection.execute("lock table documents, manifests, passages in access exclusive mode")
+        refused = await asyncio.gather(*(guarded.search() for _ in range(20)))
+        assert {response.status_code for response in refused} == {503}
+        assert all(int(response.headers["Retry-After"]) >= 1 for response in refused)
+        assert (await guarded.client.get("/livez")).status_code == 200
+
+    async def none_leaked() -> bool:
+        rows = await guarded.leat.pool.fetch(
+            "select application_name, state from pg_stat_activity"
+            " where datname = current_database() and application_name = 'leat-api'"
+        )
+        size = guarded.leat.settings.postgres_pool_size
+        return 0 < len(rows) <= size and all(row["state"] == "idle" for row in rows)
+
+    await eventually(none_leaked, within_s=15, what="idle pool of at most its size")
+    await recovered(guarded, within_s=10)
+
+
+async def test_a_topic_is_missing(guarded: Guarded) -> None:
+    """Nothing is accepted that is not in the log."""
+    settings = guarded.leat.settings
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([prefixed(QUESTIONS.name, settings.topic_prefix)])
+        await eventually(lambda: _is_refused(guarded), what="refusal")
+        await refused_promptly(_asked(guarded))
+        assert (await guarded.search()).status_code == 200
+    finally:
+        await admin.close()
+        await ensure_topics(settings)
+
+    async def accepts() -> bool:
+        return (await _asked(guarded)).status_code == 202
+
+    await eventually(accepts, within_s=15, what="accepted question")
+
+
+async def _asked(guarded: Guarded) -> httpx.Response:
+    return await guarded.client.post("/api/v1/queries", json={"query": "canary"})
+
+
+async def _is_refused(guarded: Guarded) -> bool:
+    """Deleting a topic takes the brokers a moment."""
+    return (await _asked(guarded)).status_code == 503
 
 
 async def test_kafka_hangs(guarded: Guarded) -> None:
