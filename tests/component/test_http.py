@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from api.admission import RouteClass
 from api.answer_events import AnswerEvent
 from api.edge import EdgeOptions
 from api.seats import Seats
@@ -14,7 +15,8 @@ from schemas.documents import Change
 from schemas.positions import Position
 from streams.errors import Unavailable
 from streams.model import DocumentStage, WaitState, WaitVerdict
-from tests.fakes.edge import TOKEN, a_document, an_edge
+from tests.fakes.edge import TOKEN, a_dead_letter, a_document, an_edge
+from tests.fakes.index import InMemoryIndex
 
 DOCUMENT = "/api/v1/collections/default/documents/guides/retention.md"
 
@@ -563,6 +565,136 @@ async def test_readiness_names_the_dependency_that_is_away():
         assert (await client.get("/livez")).status_code == 200
     assert response.status_code == 503
     assert {one["name"]: one["ok"] for one in response.json()["dependencies"]} == {"kafka": False, "postgres": True}
+
+
+async def test_health_shows_the_state_of_each_circuit():
+    async with an_edge(circuits=lambda: {"redis": "open", "ollama": "closed"}).client() as client:
+        found = (await client.get("/health")).json()
+    assert found["circuits"] == {"redis": "open", "ollama": "closed"}
+
+
+# Too much at once
+
+
+class SlowIndex(InMemoryIndex):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+
+    async def search(self, *args, **kwargs):
+        self.asked += 1
+        await self.may_answer.wait()
+        return await super().search(*args, **kwargs)
+
+
+async def overloaded(limits):
+    """Five searches at once against a limit of two, and what else is asked meanwhile."""
+    index = SlowIndex()
+    fake = an_edge(EdgeOptions(limits=limits), index=index)
+    async with fake.client() as client:
+        searches = [asyncio.create_task(client.get("/api/v1/search?q=x")) for _ in range(5)]
+        async with asyncio.timeout(5):
+            while index.asked + sum(task.done() for task in searches) < 5:
+                await asyncio.sleep(0.001)
+        refused = [task.result() for task in searches if task.done()]
+        others = [await client.get(path) for path in ("/readyz", "/health", "/metrics", "/api/v1/dead-letters")]
+        asked = index.asked
+        index.may_answer.set()
+        served = [response for response in await asyncio.gather(*searches) if response.status_code == 200]
+        later = await client.get("/api/v1/search?q=x")
+    return refused, others, asked, served, later
+
+
+async def test_more_than_the_limit_are_told_to_come_back_and_cost_nothing():
+    refused, others, asked, served, later = await overloaded({RouteClass.SEARCHES: 2})
+    assert [response.status_code for response in refused] == [503] * 3
+    assert {response.json()["type"] for response in refused} == {"/problems/overloaded"}
+    assert all(int(response.headers["retry-after"]) >= 1 for response in refused)
+    assert all(response.headers["x-request-id"] == response.json()["request_id"] for response in refused)
+    assert [response.status_code for response in others] == [200] * 4
+    assert (asked, len(served), later.status_code) == (2, 2, 200)
+
+
+async def test_without_a_limit_all_of_them_wait_for_the_same_dependency():
+    refused, _, asked, served, _ = await overloaded({})
+    assert (len(refused), asked, len(served)) == (0, 5, 5)
+
+
+async def test_a_request_that_is_given_up_leaves_its_place():
+    index = SlowIndex()
+    async with an_edge(EdgeOptions(limits={RouteClass.SEARCHES: 1}), index=index).client() as client:
+        for number in range(1, 4):
+            given_up = asyncio.create_task(client.get("/api/v1/search?q=x"))
+            async with asyncio.timeout(5):
+                while index.asked < number:
+                    await asyncio.sleep(0.001)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+        index.may_answer.set()
+        assert (await client.get("/api/v1/search?q=x")).status_code == 200
+
+
+# Deadlines of the client
+
+
+async def test_a_deadline_of_the_client_travels_with_the_question():
+    fake = an_edge()
+    async with fake.client() as client:
+        await client.post("/api/v1/queries", json={"query": "x"}, headers={"X-Request-Timeout-Ms": "1500"})
+        await client.post("/api/v1/queries", json={"query": "x"}, headers={"X-Request-Timeout-Ms": "3000000"})
+        odd = await client.post("/api/v1/queries", json={"query": "x"}, headers={"X-Request-Timeout-Ms": "soon"})
+    hurried, patient = fake.questions.asked
+    assert (hurried.deadline_at - hurried.asked_at).total_seconds() == 1.5
+    assert (patient.deadline_at - patient.asked_at).total_seconds() == EdgeOptions().answer_timeout_s
+    assert odd.status_code == 422
+
+
+async def test_a_question_that_nobody_came_to_is_expired_at_its_deadline():
+    fake = an_edge()
+    fake.questions.hold = asyncio.Event()
+    async with fake.client(**{"X-Request-Timeout-Ms": "50"}) as client:
+        answer = await client.post("/api/v1/query", json={"query": "x"})
+        streamed = await client.post("/api/v1/query/stream", json={"query": "x"})
+    assert (answer.status_code, answer.json()["type"]) == (504, "/problems/expired")
+    assert [(name, data["reason"]) for _, name, data in events_of(streamed.text) if name == "failed"] == [
+        ("failed", "expired")
+    ]
+
+
+# Dead letters
+
+
+async def test_dead_letters_are_sent_back_by_id_by_reason_or_all():
+    fake = an_edge()
+    for number in range(3):
+        fake.dead_letters.letters[f"0-{number}"] = a_dead_letter(f"0-{number}")
+    async with fake.client() as client:
+        some = await client.post("/api/v1/dead-letters/replay", json={"letter_ids": ["0-2", "0-0", "0-2"]})
+        every = await client.post("/api/v1/dead-letters/replay", json={"every": True})
+        none = await client.post("/api/v1/dead-letters/replay", json={})
+        both = await client.post("/api/v1/dead-letters/replay", json={"every": True, "reason": "not-json"})
+        unknown = await client.post("/api/v1/dead-letters/replay", json={"letter_ids": ["9-9"]})
+    assert some.json() == {"replayed": ["0-2", "0-0"], "gone": []}
+    assert every.status_code == 202
+    assert sorted(every.json()["replayed"]) == ["0-0", "0-1", "0-2"]
+    assert (none.status_code, both.status_code, unknown.status_code) == (422, 422, 404)
+
+
+async def test_each_replay_is_one_line_in_the_log_and_a_letter_that_is_gone_stops_no_other(caplog):
+    fake = an_edge()
+    for number in range(3):
+        fake.dead_letters.letters[f"0-{number}"] = a_dead_letter(f"0-{number}")
+    fake.dead_letters.gone.add("0-1")
+    with caplog.at_level("INFO"):
+        async with fake.client() as client:
+            found = (await client.post("/api/v1/dead-letters/replay", json={"every": True})).json()
+    assert found["gone"] == ["0-1"]
+    lines = [record for record in caplog.records if record.msg == "dead_letter_replayed"]
+    assert sorted(line.letter_id for line in lines) == ["0-0", "0-2"]
+    assert {line.subject for line in lines} == {"local-administrator"}
 
 
 async def test_metrics_have_no_ids_in_labels():

@@ -26,6 +26,7 @@ from schemas.answers import (
 )
 from schemas.documents import DocumentKey
 from schemas.positions import Position
+from streams.errors import NotFound
 from streams.model import (
     DeadLetter,
     DocumentRecord,
@@ -224,6 +225,8 @@ class FakeDirectory:
 @dataclass
 class FakeDeadLetters:
     letters: dict[str, DeadLetter] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    """Listed still, but no longer in the topic."""
     replayed: list[str] = field(default_factory=list)
 
     async def list_dead_letters(self, **_: Any) -> list[DeadLetter]:
@@ -236,7 +239,27 @@ class FakeDeadLetters:
         return b"\x00not json"
 
     async def replay(self, letter_id: str) -> None:
+        if letter_id in self.gone:
+            raise NotFound(letter_id)
         self.replayed.append(letter_id)
+
+
+def a_dead_letter(letter_id: str) -> DeadLetter:
+    return DeadLetter(
+        letter_id=letter_id,
+        key=b"default/default/broken.json",
+        reason="not-json",
+        detail="no JSON",
+        stage="chunker",
+        attempts=1,
+        topic="leat.documents.v1",
+        partition=0,
+        offset=int(letter_id.partition("-")[2]),
+        group="leat.chunker.documents",
+        died_at=datetime.now(UTC),
+        revision=None,
+        event_id=None,
+    )
 
 
 @dataclass

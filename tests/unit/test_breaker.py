@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
-from infra.breaker import CircuitBreaker, CircuitState
-from streams.errors import PermanentError, TransientError, Unavailable
+from infra.breaker import CircuitBreaker, CircuitState, circuits
+from streams.errors import CircuitOpen, PermanentError, TransientError, Unavailable
 
 
 class Clock:
@@ -80,6 +81,52 @@ def test_after_the_pause_exactly_one_probe_passes(breaker: CircuitBreaker, clock
         with pytest.raises(Unavailable), breaker.attempt():
             pytest.fail("a second probe")
     assert breaker.state is CircuitState.CLOSED
+
+
+def test_of_a_hundred_waiters_one_is_the_probe(breaker: CircuitBreaker, clock: Clock) -> None:
+    fail(breaker, times=5)
+    clock.now = 30.0
+    asked = []
+
+    async def call(number: int) -> None:
+        with breaker.attempt():
+            asked.append(number)
+            await asyncio.sleep(0)
+
+    async def all_at_once() -> list[BaseException | None]:
+        return await asyncio.gather(*(call(number) for number in range(100)), return_exceptions=True)
+
+    refused = [error for error in asyncio.run(all_at_once()) if isinstance(error, CircuitOpen)]
+    assert (len(asked), len(refused)) == (1, 99)
+
+
+def test_a_probe_that_hangs_opens_the_circuit_again(clock: Clock) -> None:
+    breaker = CircuitBreaker("ollama", clock=clock, probe_s=10.0)
+    fail(breaker, times=5)
+    clock.now = 30.0
+    with breaker.attempt():
+        clock.now = 40.0
+        with pytest.raises(CircuitOpen) as refused, breaker.attempt():
+            pytest.fail("asked although the probe hangs")
+        assert refused.value.retry_after_s == pytest.approx(30.0)
+        assert breaker.state is CircuitState.OPEN
+    # What the probe says in the end is no news.
+    assert breaker.state is CircuitState.OPEN
+    clock.now = 70.0
+    with breaker.attempt():
+        pass
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_the_state_is_a_metric_and_listed_per_dependency(clock: Clock) -> None:
+    breaker, other = (CircuitBreaker(name, clock=clock) for name in ("a-server", "another"))
+    second = CircuitBreaker("a-server", clock=clock)
+    fail(breaker, times=5)
+    listed = circuits()
+    assert (listed["a-server"], listed["another"]) == (CircuitState.OPEN, CircuitState.CLOSED)
+    assert REGISTRY.get_sample_value("leat_circuit_state", {"dependency": "a-server"}) == 2
+    assert REGISTRY.get_sample_value("leat_circuit_opened_total", {"dependency": "a-server"}) == 1
+    assert second.state is other.state is CircuitState.CLOSED
 
 
 def test_a_failed_probe_opens_the_circuit_for_another_pause(breaker: CircuitBreaker, clock: Clock) -> None:
