@@ -17,6 +17,10 @@ from streams.errors import PermanentError, TransientError, Unavailable
 
 OLLAMA_DEFAULT_URL = "http://127.0.0.1:11434"
 CONNECT_TIMEOUT_S = 5.0
+# No limit: how much is asked at once is limited where the questions are. A request that is cancelled while it is handed a
+# connection leaves its place taken for ever (httpcore 1.0.9, measured), so that a limit of 100 would end in silence after
+# as many cancelled questions. A place without a connection costs a few hundred bytes.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 # How long Ollama keeps a model in memory after a request: loading a large model again takes a while.
 KEEP_ALIVE = "30m"
 
@@ -29,7 +33,7 @@ class ModelMissing(Unavailable):
 
 
 def ollama_client(url: str | None, *, timeout: httpx.Timeout) -> ollama.AsyncClient:
-    return ollama.AsyncClient(host=url or OLLAMA_DEFAULT_URL, timeout=timeout)
+    return ollama.AsyncClient(host=url or OLLAMA_DEFAULT_URL, timeout=timeout, limits=LIMITS)
 
 
 def openai_client(settings: Settings, *, timeout: httpx.Timeout) -> httpx.AsyncClient:
@@ -42,7 +46,7 @@ def openai_client(settings: Settings, *, timeout: httpx.Timeout) -> httpx.AsyncC
         raise Unavailable("openai", "no endpoint is set; set LEAT_OPENAI_BASE_URL")
     key = settings.openai_api_key
     headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    return httpx.AsyncClient(base_url=settings.openai_base_url, headers=headers, timeout=timeout)
+    return httpx.AsyncClient(base_url=settings.openai_base_url, headers=headers, timeout=timeout, limits=LIMITS)
 
 
 @contextmanager

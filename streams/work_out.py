@@ -100,7 +100,7 @@ async def _looked_back(
     question: QuestionAsked, standalone: str, collection: Collection, events: AnswerEvents, tools: Answering
 ) -> Answer:
     """An answer from what the documents said then. It is never remembered: few ask the same of the same moment."""
-    then = await patiently(question, lambda: _back_to(question, collection, tools))
+    then = await patiently(question, lambda: _back_to(question, collection, tools), tools)
     answer = await _composed(question, standalone, collection, Freshness(None, 0.0), events, tools, then)
     update = {"standalone_query": standalone if standalone != question.query else None, "as_of": then.at}
     return answer.model_copy(update=update | incomplete(then, answer.degraded_reason))
