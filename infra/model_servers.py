@@ -17,9 +17,9 @@ from streams.errors import PermanentError, TransientError, Unavailable
 
 OLLAMA_DEFAULT_URL = "http://127.0.0.1:11434"
 CONNECT_TIMEOUT_S = 5.0
-# No limit: how much is asked at once is limited where the questions are. A request that is cancelled while it is handed a
-# connection leaves its place taken for ever (httpcore 1.0.9, measured), so that a limit of 100 would end in silence after
-# as many cancelled questions. A place without a connection costs a few hundred bytes.
+# No limit: how much is asked at once is limited where the questions are. A request that is cancelled while it is handed
+# a connection leaves its place taken for ever (seen with httpcore 1.0.9), so that a limit of 100 would end in silence
+# after as many cancelled questions. A place without a connection costs a few hundred bytes.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 # How long Ollama keeps a model in memory after a request: loading a large model again takes a while.
 KEEP_ALIVE = "30m"
