@@ -41,8 +41,8 @@ WANTED = (
 DEFAULT_PORT = 8765
 # Between saying "not ready" and refusing connections: load balancers ask about every second.
 NOTICE_S = 0.5
-# For requests in flight, streams' closing words included; the launcher's patience is 15 s.
-SHUTDOWN_S = 8
+# For requests in flight, streams' closing words included; the launcher kills after 6 s.
+SHUTDOWN_S = 5
 LAG_CACHE_S = 1.0
 STREAMS_PER_USER = 5
 # A database that says nothing for this long is down, as far as a request is concerned: 503 within a second.

@@ -63,8 +63,10 @@ JOBS = "jobs"
 PIPELINE = (CHUNKER.name, EMBEDDER.name, INDEXER.name, RECORDER.name, JOBS)
 """The roles that run in one process on one machine."""
 
-# Ours to finish what is in flight; the dependencies' clients have 5 s more before the launcher's 15 s are over.
-DRAIN_S = 8.0
+# To finish what is in flight, and then to leave the groups. The launcher kills after 6 s: index and dependencies need
+# the rest of its 15 s. What is not finished by then is not committed, and taken over.
+DRAIN_S = 4.0
+LEAVE_S = 1.0
 SWEEP_EVERY_S = 3.0
 GIVE_UP_EVERY_S = 10.0
 REDRIVE_EVERY_S = 60.0
@@ -195,10 +197,12 @@ async def wired(roles: Sequence[str], settings: Settings, stop: asyncio.Event) -
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            clock = asyncio.get_running_loop().time
+            end = clock() + DRAIN_S
             for drain in wiring.drains:
-                await drain(DRAIN_S)
+                await drain(max(0.0, end - clock()))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(broker.stop(), DRAIN_S)
+                await asyncio.wait_for(broker.stop(), max(LEAVE_S, end - clock()))
 
 
 def make_broker(settings: Settings) -> KafkaBroker:
