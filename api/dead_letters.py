@@ -28,7 +28,9 @@ def router(edge: Edge) -> APIRouter:
     async def owned(letter_id: str, principal: Principal) -> DeadLetter:
         letter = await edge.dead_letters.get(letter_id)
         if letter is None or _tenant(letter) not in (None, principal.tenant):
-            raise not_found(f"dead letter {letter_id!r}")
+            raise not_found(
+                f"there is no dead letter {letter_id!r}; `leat dead-letters list` shows those that there are"
+            )
         return letter
 
     async def send_back(letter: DeadLetter, principal: Principal, request: Request) -> None:

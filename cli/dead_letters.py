@@ -45,8 +45,8 @@ def list_letters(
         console().print(table(("id", "died", "document", "stage", "reason", "cause"), map(_row, letters)))
         counted = Counter(letter["reason"] for letter in letters)
         typer.echo("\n" + ", ".join(f"{count} {name}" for name, count in counted.most_common()))
-        typer.echo("Whole cause and original bytes: leat dead-letters show ID. Mend the cause, then try again: leat")
-        typer.echo("dead-letters replay ID, or --reason REASON, or --all.")
+        typer.echo("Whole cause and original bytes: `leat dead-letters show ID`. Once the cause is mended:")
+        typer.echo("`leat dead-letters replay ID`, or `--reason REASON`, or `--all`.")
 
 
 @app.command()

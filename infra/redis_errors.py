@@ -23,3 +23,8 @@ def translated() -> Iterator[None]:
         ):
             raise Unavailable("redis", str(error), retry_after_s=2.0) from error
         raise
+    except RuntimeError as error:
+        # uvloop's word for writing to a socket that was reset, where asyncio says ConnectionResetError.
+        if "handler is closed" not in str(error):
+            raise
+        raise Unavailable("redis", "connection reset", retry_after_s=2.0) from error

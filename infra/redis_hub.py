@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from infra.redis_errors import translated
+from streams.errors import Unavailable
+
 log = logging.getLogger(__name__)
 
 # Shorter than any sensible socket timeout of the client (default 5 s), which would otherwise end the wait as an error.
@@ -159,8 +162,9 @@ class StreamHub:
     async def _follow(self) -> None:
         while self._tails:
             try:
-                await self._read_once()
-            except (RedisError, OSError) as error:
+                with translated():
+                    await self._read_once()
+            except (RedisError, Unavailable) as error:
                 log.warning("answer_stream_reconnecting", extra={"error": type(error).__name__})
                 for tail in self._tails.values():
                     tail.lose()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,8 +29,6 @@ BEGINNING = EventId(0, 0)
 PAGE = 256
 # A replay that never truly waits starves every other request of the process, even after its reader has left.
 YIELD_EVERY = 64
-# Commands in flight at once. With the hub's connection and a spare one, a process holds at most 8 connections.
-MAX_COMMANDS = 6
 # How long a reader waits for a Redis that went away before it is told to read the stored answer instead.
 OUTAGE_S = 3.0
 OUTAGE_PAUSE_S = 0.2
@@ -50,13 +48,12 @@ class RedisAnswerStream:
         self._guard = guard or RedisGuard()
         self._ttl_s = ttl_s
         self._max_events = max_events
-        self._commands = asyncio.Semaphore(MAX_COMMANDS)
         self._hub = StreamHub(redis)
         self._presence = ReaderPresence(redis, self._guard)
 
     async def begin(self, question_id: str, owner: str) -> int:
         """Start a new attempt: 1, 2, …; from 2 on its ``restart`` shuts out all earlier ones."""
-        async with self._command(), self._redis.pipeline(transaction=True) as pipe:
+        async with self._guard.command(), self._redis.pipeline(transaction=True) as pipe:
             pipe.incr(f"{_key(question_id)}:attempt")
             pipe.expire(f"{_key(question_id)}:attempt", self._ttl_s)
             pipe.set(f"{_key(question_id)}:owner", owner, ex=self._ttl_s)
@@ -70,7 +67,7 @@ class RedisAnswerStream:
     async def append(self, question_id: str, attempt: int, seq: int, events: Sequence[tuple[str, str]]) -> None:
         """Append in one round trip. Appending the same events once more changes nothing."""
         key = _key(question_id)
-        async with self._command():
+        async with self._guard.command():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for number, (event, data) in enumerate(events, start=seq):
                     pipe.xadd(
@@ -120,13 +117,13 @@ class RedisAnswerStream:
             "subject": question.principal.subject,
             "deadline_at": question.deadline_at.isoformat(),
         }
-        async with self._command():
+        async with self._guard.command():
             await self._redis.set(
                 f"{_key(question.question_id)}:asker", json.dumps(asker), ex=self._ttl_s + int(remaining_s)
             )
 
     async def asker(self, question_id: str) -> Asker | None:
-        async with self._command():
+        async with self._guard.command():
             raw = await self._redis.get(f"{_key(question_id)}:asker")
         if raw is None:
             return None
@@ -134,7 +131,7 @@ class RedisAnswerStream:
         return Asker(asker["tenant"], asker["subject"], datetime.fromisoformat(asker["deadline_at"]))
 
     async def exists(self, question_id: str) -> bool:
-        async with self._command():
+        async with self._guard.command():
             return bool(await self._redis.exists(_key(question_id)))
 
     async def forget(self, question_ids: Sequence[str]) -> None:
@@ -142,24 +139,24 @@ class RedisAnswerStream:
         names = ("", ":asker", ":attempt", ":owner", ":stop")
         keys = [f"{_key(question_id)}{name}" for question_id in question_ids for name in names]
         if keys:
-            async with self._command():
+            async with self._guard.command():
                 await self._redis.unlink(*keys)
 
     async def stop(self, question_id: str) -> None:
-        async with self._command():
+        async with self._guard.command():
             await self._redis.set(f"{_key(question_id)}:stop", "1", ex=self._ttl_s)
 
     async def stop_requested(self, question_id: str) -> bool:
-        async with self._command():
+        async with self._guard.command():
             return bool(await self._redis.exists(f"{_key(question_id)}:stop"))
 
     async def attended(self, question_id: str) -> bool:
-        async with self._command():
+        async with self._guard.command():
             return await self._presence.anyone(question_id)
 
     async def check(self) -> None:
         """Raises ``Unavailable`` when Redis does not answer."""
-        async with self._command():
+        async with self._guard.command():
             await self._redis.echo("leat")
 
     async def close(self) -> None:
@@ -208,19 +205,14 @@ class RedisAnswerStream:
                 self._hub.leave(tail)
 
     async def _joined(self, key: str, position: EventId) -> Tail:
-        async with self._command():
+        async with self._guard.command():
             return await self._hub.join(key, position)
 
     async def _page(self, key: str, position: EventId, *, inclusive: bool) -> list[Entry]:
         bound = str(position) if inclusive else f"({position}"
-        async with self._command():
+        async with self._guard.command():
             raw: Any = await self._redis.xrange(key, min=bound, count=PAGE)
         return [entry_of(raw_id, fields) for raw_id, fields in raw]
-
-    @contextlib.asynccontextmanager
-    async def _command(self) -> AsyncIterator[None]:
-        async with self._commands, self._guard.command():
-            yield
 
 
 class _Outage:

@@ -65,6 +65,19 @@ values ($1, $2, $3, $4::text, $5::text, $6::text, $7, $8, $9, $10, $11, $12, $13
 on conflict do nothing
 """
 
+# A record that was tried again and failed again has one open letter, the newest: else each replay of all would double
+# them.
+_SUPERSEDED = """
+update dead_letters old set resolved_at = new.died_at
+from dead_letters new
+where (new.letter_partition, new.letter_offset) in (select * from unnest($1::integer[], $2::bigint[]))
+  and (old.topic, old.partition, old.record_offset) = (new.topic, new.partition, new.record_offset)
+  and old.key is not distinct from new.key
+  and (old.died_at, old.letter_partition, old.letter_offset)
+      < (new.died_at, new.letter_partition, new.letter_offset)
+  and old.resolved_at is null
+"""
+
 _LIST = """
 select * from dead_letters
 where ($1 or resolved_at is null)
@@ -98,7 +111,10 @@ class PostgresOutcomeStore:
                 await connection.executemany(_RESOLVE, applied)
 
     async def record_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        await self._pool.executemany(_LETTER, [_letter_row(letter) for letter in letters])
+        places = sorted(_place(letter.letter_id) for letter in letters)
+        async with self._pool.transaction() as connection:
+            await connection.executemany(_LETTER, [_letter_row(letter) for letter in letters])
+            await connection.execute(_SUPERSEDED, [p for p, _ in places], [offset for _, offset in places])
 
     async def list_dead_letters(
         self,

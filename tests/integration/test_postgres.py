@@ -284,6 +284,16 @@ async def test_dead_letters_are_listed_until_something_newer_is_applied(library:
     assert await library.outcomes.get("no-such") is None
 
 
+async def test_a_record_that_fails_again_has_one_open_letter(library: Library) -> None:
+    """Else each replay of all letters would double them."""
+    first, other, again = a_letter(library, 20_001, 1), a_letter(library, 20_002, 2), a_letter(library, 20_003, 1)
+    for _ in range(2):  # also when the topic is read again
+        await library.outcomes.record_dead_letters([first, other])
+        await library.outcomes.record_dead_letters([again])
+    open_ones = await library.outcomes.list_dead_letters(tenant=library.tenant)
+    assert {letter.letter_id for letter in open_ones} == {other.letter_id, again.letter_id}
+
+
 async def test_the_status_counts_what_is_there(library: Library) -> None:
     for n in range(4):
         await library.admit(1, name=f"{n}.md")
