@@ -216,6 +216,8 @@ def make_broker(settings: Settings) -> KafkaBroker:
         max_request_size=MAX_RECORD_BYTES + 2 * DEAD_LETTER_HEADROOM_BYTES,
         max_batch_size=256 * 1024,
         allow_auto_create_topics=False,
+        # A consumer whose topic was deleted and made again has no partitions until it looks; the default is 5 minutes.
+        metadata_max_age_ms=10_000,
         graceful_timeout=DRAIN_S,
         apply_types=False,
         logger=logging.getLogger("faststream"),

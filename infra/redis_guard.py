@@ -14,7 +14,7 @@ DEPENDENCY = "redis"
 COMMAND_S = 1.0
 # Commands in flight at once. With the connection that follows the streams, below what the client's pool holds: one too
 # many there is an error, which would look like a Redis that is away.
-MAX_COMMANDS = 8
+MAX_COMMANDS = 6
 # Redis starts within a second and a probe costs nobody anything, so we look again soon: until then streams are polled.
 PAUSE_S = 2.0
 

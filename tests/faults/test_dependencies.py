@@ -175,8 +175,8 @@ async def test_postgres_connections_are_used_up(guarded: Guarded) -> None:
         size = guarded.leat.settings.postgres_pool_size
         return 0 < len(rows) <= size and all(row["state"] == "idle" for row in rows)
 
-    await eventually(none_leaked, within_s=15, what="idle pool of at most its size")
-    await recovered(guarded, within_s=10)
+    await eventually(none_leaked, what="idle pool of at most its size")
+    await recovered(guarded)
 
 
 async def test_a_topic_is_missing(guarded: Guarded) -> None:
@@ -196,7 +196,8 @@ async def test_a_topic_is_missing(guarded: Guarded) -> None:
     async def accepts() -> bool:
         return (await _asked(guarded)).status_code == 202
 
-    await eventually(accepts, within_s=15, what="accepted question")
+    await eventually(accepts, what="accepted question")
+    await recovered(guarded)
 
 
 async def _asked(guarded: Guarded) -> httpx.Response:
