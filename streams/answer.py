@@ -143,7 +143,7 @@ class Composition:
         self._cited = sanitiser.cited
 
     async def _in_time(self, words: AsyncIterator[str]) -> AsyncIterator[str]:
-        """The words that come before it is too late. Raises ``TransientError`` then."""
+        """The words that come before it is too late. Raises ``Unavailable`` then: there is no time to ask again."""
         while True:
             try:
                 async with asyncio.timeout_at(self.give_up_at):
@@ -151,7 +151,7 @@ class Composition:
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                raise TransientError(f"{self.generator} did not finish in time") from error
+                raise Unavailable(self.generator, "it did not finish in time") from error
             yield word
 
     async def _extracted(self, extraction: Extraction) -> AsyncGenerator[str, None]:
