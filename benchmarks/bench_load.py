@@ -46,13 +46,16 @@ def report(running: Running, files: int, arguments: argparse.Namespace) -> None:
     if arguments.edit:
         edit(running)
     deadline = time.monotonic() + arguments.keep_waiting
+    spent: dict[str, dict[str, float]] = {"embedded": {}}
     while time.monotonic() < deadline:
         status = running.status()
         documents = status["documents"]
-        settled = documents["received"] >= files and documents["searchable"] + documents["failed"] >= files
-        if settled and status["passages_without_vector"] == 0:
-            break
+        if documents["received"] >= files and documents["searchable"] + documents["failed"] >= files:
+            spent.setdefault("searchable", running.processor_s())
+            if status["passages_without_vector"] == 0:
+                break
         time.sleep(1.0)
+    spent["embedded"] = running.processor_s()
     row = running.sql(_TIMES)[0]
     searchable_s = row["searchable"] - row["first"]
     embedded_s = (row["embedded"] or row["first"]) - row["first"]
@@ -61,6 +64,9 @@ def report(running: Running, files: int, arguments: argparse.Namespace) -> None:
     for stage, took_s in (("searchable", searchable_s), ("embedded", embedded_s)):
         rate = f"{megabytes / took_s:6.2f} MB/s  {passages / took_s:8.0f} passages/s"
         print(f"until {stage:10} {took_s:8.1f} s  {rate}")
+    for stage, seconds in spent.items():
+        shares = "  ".join(f"{name} {share:.1f}" for name, share in sorted(seconds.items()))
+        print(f"processor seconds until {stage:10} {sum(seconds.values()):6.1f}  {shares}")
     status = running.status()
     print(f"dead letters {status['dead_letters']}  failed {status['documents']['failed']}")
     print(f"peak memory of our processes, JVM not counted: {peak.stop():.0f} MB (proportional set size)")

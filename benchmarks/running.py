@@ -53,15 +53,27 @@ class Running:
 
     def memory_mb(self) -> dict[str, float]:
         """Proportional share of memory per process of ours and per dependency, in MB (Linux)."""
+        return {
+            name: sum(process.memory_full_info().pss for process in family) / 1e6 for name, family in self._families()
+        }
+
+    def processor_s(self) -> dict[str, float]:
+        """Processor seconds since its start, per process of ours and per dependency; on few cores their sum counts."""
         found = {}
+        for name, family in self._families():
+            times = [process.cpu_times() for process in family]
+            ended = times[0].children_user + times[0].children_system if name != "launcher" and times else 0.0
+            found[name] = sum(spent.user + spent.system for spent in times) + ended
+        return found
+
+    def _families(self) -> Iterator[tuple[str, list[psutil.Process]]]:
+        """Each process with its descendants; the launcher without, for they are the others."""
         for name, pid in self.info["pids"].items():
             try:
                 process = psutil.Process(pid)
-                family = [process, *process.children(recursive=True)] if name != "launcher" else [process]
-                found[name] = sum(p.memory_full_info().pss for p in family) / 1e6
+                yield name, [process] if name == "launcher" else [process, *process.children(recursive=True)]
             except psutil.Error:
-                found[name] = 0.0
-        return found
+                continue
 
 
 @contextmanager
@@ -80,7 +92,9 @@ def leat(docs: Path, *, embedder: str = "hash", data: Path | None = None, **env:
             start_new_session=True,
         )
         try:
-            yield Running(data, docs, _wait_for(process, data / "run.json"), time.monotonic() - began)
+            info = _wait_for(process, data / "run.json")
+            info["pids"]["launcher"] = process.pid
+            yield Running(data, docs, info, time.monotonic() - began)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)

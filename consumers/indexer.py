@@ -5,7 +5,8 @@ sweep of dead points. A crash between two of these leaves nothing that a reader 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -27,6 +28,14 @@ from streams.model import FloatVector, Generation, GenerationState
 from streams.outcomes import superseded
 from streams.ports import Catalog, ManifestStore, SparseEncoder, VectorCache, VectorIndex
 from streams.records import Record
+
+# Passages of a flip: a load is taken in parts of this size, so that two of them can be under way at once.
+GROUP_PASSAGES = 1000
+GROUPS_AT_ONCE = 2
+# Passages whose words are encoded at a time, 5 ms for which the event loop is held, and parts of this size on their
+# way to the index: while it writes some, the next ones are encoded.
+SLICE_POINTS = 64
+SLICES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,23 @@ class Words:
         if generation.space not in self._spaces:
             await self._parts.index.ensure_space(generation.space, generation.model.dimensions)
             self._spaces.add(generation.space)
+        turns = asyncio.Semaphore(GROUPS_AT_ONCE)
+
+        async def take_turn(group: list[DocumentChunked]) -> list[IndexCommitted]:
+            async with turns:
+                return await self._index_group(generation, group)
+
+        # All of them end before the batch does: none may go on writing when it is delivered once more.
+        results = await asyncio.gather(*map(take_turn, _groups(batch)), return_exceptions=True)
+        outcomes: list[IndexCommitted] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            outcomes.extend(result)
+        return outcomes
+
+    async def _index_group(self, generation: Generation, batch: list[DocumentChunked]) -> list[IndexCommitted]:
+        """Index documents, no two of them the same, with one flip."""
         plans = await self._plan(generation, batch)
         passing("fence-read")
         await self._write_points(generation, plans)
@@ -157,16 +183,25 @@ class Words:
         return [plan(whole, manifests.get(whole.key), generation=generation) for whole in batch]
 
     async def _write_points(self, generation: Generation, plans: list[IndexPlan]) -> None:
-        born = [passage for planned in plans for passage in planned.born]
-        if not born:
-            return
-        texts = [text_of(passage) for passage in born]
-        sparse = await asyncio.to_thread(self._parts.sparse.encode_passages, texts)
-        points, begin = [], 0
-        for planned in plans:
-            points.extend(planned.points(sparse[begin : begin + len(planned.born)]))
-            begin += len(planned.born)
-        await self._parts.index.upsert(generation.space, points)
+        """The points of all plans: a few slices are on their way to the index while the next one is encoded."""
+        born = [(planned, passage) for planned in plans for passage in planned.born]
+        under_way: deque[asyncio.Task[None]] = deque()
+        try:
+            for begin in range(0, len(born), SLICE_POINTS):
+                if len(under_way) == SLICES_AT_ONCE:
+                    await under_way.popleft()
+                part = born[begin : begin + SLICE_POINTS]
+                sparse = self._parts.sparse.encode_passages([text_of(passage) for _, passage in part])
+                points = [planned.point(passage, terms) for (planned, passage), terms in zip(part, sparse, strict=True)]
+                under_way.append(asyncio.create_task(self._parts.index.upsert(generation.space, points)))
+                await asyncio.sleep(0)
+            while under_way:
+                await under_way.popleft()
+        finally:
+            # Only after an error: nothing of this attempt may be written behind the next one's back.
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _catch_up_vectors(self, generation: Generation, plans: list[IndexPlan], took_effect: list[bool]) -> None:
         """Give cached vectors to the points just born.
@@ -220,6 +255,20 @@ async def give_vectors(
     vanished = await parts.index.update_vectors(generation.space, found)
     passing("vectors-written")
     await parts.manifests.mark_embedded(generation.generation_id, [point for point in found if point not in vanished])
+
+
+def _groups(batch: Sequence[DocumentChunked]) -> Iterator[list[DocumentChunked]]:
+    """In order, of about ``GROUP_PASSAGES`` each."""
+    group: list[DocumentChunked] = []
+    passages = 0
+    for whole in batch:
+        if group and passages + len(whole.passages) > GROUP_PASSAGES:
+            yield group
+            group, passages = [], 0
+        group.append(whole)
+        passages += len(whole.passages)
+    if group:
+        yield group
 
 
 def _lacks_vectors(planned: IndexPlan) -> bool:

@@ -7,7 +7,6 @@ again changes nothing, and a late clean-up of an old point can never hit a new o
 import hashlib
 import json
 from collections import defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -33,11 +32,10 @@ class IndexPlan:
     kept: int
     payload: PointPayload | None
 
-    def points(self, sparse: Sequence[SparseVector]) -> list[Point]:
-        """The points to write, without dense vectors; ``sparse`` in the order of ``born``."""
-        if self.payload is None:
-            return []
-        return [Point(p.point_id, self.payload, terms) for p, terms in zip(self.born, sparse, strict=True)]
+    def point(self, passage: ManifestPassage, sparse: SparseVector) -> Point:
+        """The point of one of ``born``, without a dense vector."""
+        assert self.payload is not None, "a deletion has no passages"
+        return Point(passage.point_id, self.payload, sparse)
 
 
 def plan(chunked: DocumentChunked, manifest: Manifest | None, *, generation: Generation) -> IndexPlan:

@@ -1,8 +1,9 @@
 """Pack the passages of a revision into records that a topic takes."""
 
-import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+
+from pydantic_core import to_json
 
 from schemas.pipeline import ChunkedPassage, DocumentChunked
 
@@ -11,10 +12,6 @@ MAX_PART_BYTES = 512 * 1024
 
 # JSON around a passage's strings: names, hash, numbers.
 _PASSAGE_OVERHEAD_BYTES = 256
-
-_ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\]')
-_SHORT = frozenset('"\\\n\r\t')
-_MOST_ESCAPE_BYTES = 5
 
 
 def parts_of(head: DocumentChunked, passages: Sequence[ChunkedPassage]) -> list[DocumentChunked]:
@@ -47,11 +44,4 @@ def _groups(passages: Sequence[ChunkedPassage]) -> Iterator[tuple[ChunkedPassage
 
 def json_size(passage: ChunkedPassage) -> int:
     """An upper bound of the passage's JSON in bytes."""
-    strings = (passage.text, *passage.heading_path)
-    return _PASSAGE_OVERHEAD_BYTES + sum(_escaped_bytes(string) for string in strings)
-
-
-def _escaped_bytes(string: str) -> int:
-    """UTF-8 bytes, and the most that escaping adds: one for quotes and newlines, five for other control characters."""
-    escapes = sum(_MOST_ESCAPE_BYTES if match[0] not in _SHORT else 1 for match in _ESCAPED.finditer(string))
-    return len(string.encode("utf-8", "surrogatepass")) + escapes + 8
+    return _PASSAGE_OVERHEAD_BYTES + len(to_json(passage.text)) + len(to_json(passage.heading_path))

@@ -245,7 +245,7 @@ class _Shard:
                 raise PermanentError(
                     "vector-mismatch", f"a vector of shape {point.dense.shape}, want {self.dimensions}"
                 )
-        self._update("upsert", edge.UpdateOperation.upsert_points([_engine_point(point) for point in points]))
+        self._update("upsert", edge.UpdateOperation.upsert_points(_engine_points(points)))
 
     def update_vectors(self, vectors: Sequence[tuple[UUID, FloatVector]]) -> set[UUID]:
         """The engine refuses a whole call for one unknown id, so leave those out. Nothing can come in between."""
@@ -321,11 +321,20 @@ def _payload_indexes() -> dict[str, edge.PayloadSchemaType]:
     return {SCOPE: keyword, LABELS: keyword, DOCUMENT: keyword, GENERATION: edge.PayloadSchemaType.Integer}
 
 
-def _engine_point(point: Point) -> edge.Point:
-    sparse = edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))
-    # A list is copied twice as fast as an array, whose items the binding asks for one by one.
-    vectors: dict[str, Any] = {SPARSE: sparse} if point.dense is None else {SPARSE: sparse, DENSE: point.dense.tolist()}
-    return edge.Point(point.point_id, vectors, payload_fields(point.payload))
+def _engine_points(points: Sequence[Point]) -> list[edge.Point]:
+    """Points of one document share their payload object, whose labels are made once."""
+    fields: dict[int, dict[str, Any]] = {}
+    made = []
+    for point in points:
+        payload = fields.get(id(point.payload))
+        if payload is None:
+            payload = fields[id(point.payload)] = payload_fields(point.payload)
+        vectors: dict[str, Any] = {SPARSE: edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))}
+        if point.dense is not None:
+            # A list is copied twice as fast as an array, whose items the binding asks for one by one.
+            vectors[DENSE] = point.dense.tolist()
+        made.append(edge.Point(point.point_id, vectors, payload))
+    return made
 
 
 def _uuid(point_id: int | str | UUID) -> UUID:

@@ -8,6 +8,7 @@ vectors and terms travel as packed arrays of many points: taking numbers apart o
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 from uuid import UUID
 
@@ -69,9 +70,17 @@ def unpack_vectors(packed: list[Any]) -> list[FloatVector]:
 
 
 def pack_points(points: Sequence[Point]) -> dict[str, Any]:
+    """Points of one document stand together and share their payload object: it travels once for all of them."""
+    payloads: list[list[Any]] = []
+    last: PointPayload | None = None
+    for point in points:
+        if point.payload is not last:
+            payloads.append([0, _pack_payload(point.payload)])
+            last = point.payload
+        payloads[-1][0] += 1
     return {
         "ids": pack_ids([point.point_id for point in points]),
-        "payloads": [_pack_payload(point.payload) for point in points],
+        "payloads": payloads,
         "terms": _pack_terms([point.sparse for point in points]),
         "embedded": [point.dense is not None for point in points],
         "vectors": pack_vectors([point.dense for point in points if point.dense is not None]),
@@ -80,11 +89,12 @@ def pack_points(points: Sequence[Point]) -> dict[str, Any]:
 
 def unpack_points(packed: Mapping[str, Any]) -> list[Point]:
     vectors = iter(unpack_vectors(packed["vectors"]))
+    payloads = chain.from_iterable(repeat(_unpack_payload(payload), count) for count, payload in packed["payloads"])
     return [
-        Point(point_id, _unpack_payload(payload), sparse, next(vectors) if embedded else None)
+        Point(point_id, payload, sparse, next(vectors) if embedded else None)
         for point_id, payload, sparse, embedded in zip(
             unpack_ids(packed["ids"]),
-            packed["payloads"],
+            payloads,
             _unpack_terms(packed["terms"]),
             packed["embedded"],
             strict=True,
@@ -115,10 +125,11 @@ def _pack_metadata(metadata: Mapping[str, Any]) -> str:
 
 def _pack_terms(vectors: Sequence[SparseVector]) -> list[Any]:
     """``[terms per vector, all indices as uint32, all values as float32]``."""
-    indices = [index for vector in vectors for index in vector.indices]
-    values = [value for vector in vectors for value in vector.values]
     counts = [len(vector.indices) for vector in vectors]
-    return [counts, np.array(indices, "<u4").tobytes(), np.array(values, "<f4").tobytes()]
+    total = sum(counts)
+    indices = np.fromiter(chain.from_iterable(vector.indices for vector in vectors), "<u4", total)
+    values = np.fromiter(chain.from_iterable(vector.values for vector in vectors), "<f4", total)
+    return [counts, indices.tobytes(), values.tobytes()]
 
 
 def _unpack_terms(packed: list[Any]) -> list[SparseVector]:

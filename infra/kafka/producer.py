@@ -139,7 +139,9 @@ class Producer:
                     **self._kwargs,
                     acks="all",
                     enable_idempotence=True,
-                    compression_type="lz4",
+                    # aiokafka compresses lz4 at level 9: 50 MB/s, a second and more of a first load. zstd at its
+                    # level 3 does 225 MB/s, and makes 3.6 of text where lz4 makes 2.6.
+                    compression_type="zstd",
                     max_batch_size=256 * 1024,
                     max_request_size=DEAD_LETTERS.max_record_bytes,
                     request_timeout_ms=10_000,

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any, Self, TypeAlias, TypeVar
 
 import asyncpg
@@ -238,7 +239,14 @@ async def _prepare_connection(connection: Any) -> None:
 
 # PostgreSQL's binary jsonb is a version byte, then text.
 def _jsonb_of(value: Any) -> bytes:
+    if isinstance(value, tuple) and all(type(part) is str for part in value):
+        return _jsonb_of_path(value)  # a heading path, which neighbouring passages share
     return b"\x01" + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=256)
+def _jsonb_of_path(path: tuple[str, ...]) -> bytes:
+    return _jsonb_of(list(path))
 
 
 def _value_of_jsonb(raw: bytes) -> Any:

@@ -84,7 +84,7 @@ def test_deletion_removes_every_passage() -> None:
 
 def test_points_are_born_without_a_dense_vector() -> None:
     planned = plan(chunked("a", "b"), None, generation=GENERATION)
-    points = planned.points([SparseVector([1], [1.0]), SparseVector([2], [1.0])])
+    points = [planned.point(passage, SparseVector([1], [1.0])) for passage in planned.born]
     assert [point.dense for point in points] == [None, None]
 
 
