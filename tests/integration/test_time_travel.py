@@ -1,5 +1,6 @@
 """Looking back: what documents said then, under the rights of now; what changed since; and what must not come back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -42,8 +43,11 @@ async def put(leat: Pipeline, collection: str, name: str, text: str | None, **fi
 
 
 async def moment(leat: Pipeline) -> datetime:
-    """Now, by the clock that stamps the log."""
-    return datetime.now(UTC)
+    """Now, and nothing is accepted any more in that millisecond: the log's clock counts in them."""
+    now = datetime.now(UTC)
+    while datetime.now(UTC) < now + timedelta(milliseconds=2):
+        await asyncio.sleep(0)
+    return now
 
 
 def travel(leat: Pipeline) -> TimeTravel:
