@@ -10,10 +10,11 @@ from pathlib import Path
 from infra.local.ports import accepts, deadline, free_ports
 from infra.local.process import Child, stop_leftover
 from infra.local.progress import Progress
-from infra.local.tools import java, kafka_jars
+from infra.local.tools import fetched, java, kafka_jars
 from streams.errors import Unavailable
 
-_START_TIMEOUT_S = 60.0
+# On a machine that is busy with something else as well.
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 5.0
 _JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 
@@ -82,7 +83,7 @@ class LocalKafka:
         self._directory.mkdir(parents=True, exist_ok=True)
         pid_file = self._directory / "process.json"
         await asyncio.to_thread(stop_leftover, pid_file)
-        jars = await asyncio.to_thread(kafka_jars, self._tools_dir, self._progress)
+        jars = await fetched(kafka_jars, self._tools_dir, self._progress)
         java_binary = await asyncio.to_thread(java)
         properties = self._write_properties()
         if not (self._directory / "log" / "meta.properties").exists():

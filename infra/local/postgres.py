@@ -13,7 +13,8 @@ from infra.local.secrets import secret
 from infra.local.tools import MissingPart
 from streams.errors import Unavailable
 
-_START_TIMEOUT_S = 60.0
+# On a machine that is busy with something else as well.
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 5.0
 _NOBODY = 65534
 

@@ -10,7 +10,7 @@ from streams.topology import STAGES
 
 
 async def wait_until_ready(
-    settings: Settings, api_address: tuple[str, int], *, ended: Callable[[], Sequence[str]], timeout_s: float = 120.0
+    settings: Settings, api_address: tuple[str, int], *, ended: Callable[[], Sequence[str]], timeout_s: float = 240.0
 ) -> None:
     """Return when questions and changes are taken care of.
 

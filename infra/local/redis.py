@@ -8,10 +8,11 @@ from infra.local.ports import deadline, free_ports
 from infra.local.process import Child, stop_leftover
 from infra.local.progress import Progress
 from infra.local.secrets import secret
-from infra.local.tools import redis_server
+from infra.local.tools import fetched, redis_server
 from streams.errors import Unavailable
 
-_START_TIMEOUT_S = 20.0
+# On a machine that is busy with something else as well.
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 3.0
 
 # `noeviction`: an evicted stream is a lost answer. The password is in this file and not among the arguments, which
@@ -58,7 +59,7 @@ class LocalRedis:
         self._directory.mkdir(parents=True, exist_ok=True)
         pid_file = self._directory / "process.json"
         await asyncio.to_thread(stop_leftover, pid_file)
-        binary = await asyncio.to_thread(redis_server, self._tools_dir, self._progress)
+        binary = await fetched(redis_server, self._tools_dir, self._progress)
         configuration = self._directory / "redis.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(

@@ -1,9 +1,11 @@
 """Finds the programs of the local services, and gets what is missing into the tools folder, once."""
 
+import asyncio
 import hashlib
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -11,8 +13,8 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.local.progress import Progress
@@ -33,6 +35,51 @@ _REDIS_BINARIES = {
 
 class MissingPart(LeatError):
     """A program is not here and cannot be had. The message is one line with the cure."""
+
+
+class Fetching:
+    """A fetch in a thread, which others may end: whoever stops `leat up` does not wait for a download."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._maven: subprocess.Popen[str] | None = None
+
+    def stop(self) -> None:
+        """End it, with the process that it has started. Afterwards nothing happens."""
+        self._stopped.set()
+        if self._maven is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._maven.pid, signal.SIGKILL)
+
+    def go_on(self) -> None:
+        """Raises ``MissingPart`` once it has been stopped."""
+        if self._stopped.is_set():
+            raise MissingPart("stopped while a part was being fetched: start it again")
+
+    @contextmanager
+    def maven(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+        """In a process group of its own, since `mvn` is a script that starts the Java which does the work."""
+        self.go_on()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        ) as process:
+            self._maven = process
+            try:
+                if self._stopped.is_set():
+                    self.stop()
+                yield process
+            finally:
+                process.wait()
+                self._maven = None
+
+
+async def fetched(fetch: Callable[[Path, Progress, Fetching], Path], tools_dir: Path, progress: Progress) -> Path:
+    """What ``kafka_jars`` or ``redis_server`` return. Cancelled, it leaves nothing running and nothing half done."""
+    fetching = Fetching()
+    try:
+        return await asyncio.to_thread(fetch, tools_dir, progress, fetching)
+    finally:
+        fetching.stop()
 
 
 def find_java() -> Path | None:
@@ -81,7 +128,7 @@ def has_kafka(tools_dir: Path) -> bool:
     return kafka_home(tools_dir).is_dir()
 
 
-def kafka_jars(tools_dir: Path, progress: Progress) -> Path:
+def kafka_jars(tools_dir: Path, progress: Progress, fetching: Fetching) -> Path:
     """The folder with Kafka's jars; fetched by Maven, else from the official archive, when it is not there yet.
 
     Raises:
@@ -92,10 +139,10 @@ def kafka_jars(tools_dir: Path, progress: Progress) -> Path:
         with _new_folder(home) as folder:
             if shutil.which("mvn"):
                 with progress.step(f"Fetching Apache Kafka {KAFKA_VERSION} with Maven", total=46) as step:
-                    for count, _ in enumerate(_maven(folder), 1):
+                    for count, _ in enumerate(_maven(folder, fetching), 1):
                         step.advance(min(count, 46), 46)
             else:
-                _fetch_tarball(folder, progress)
+                _fetch_tarball(folder, progress, fetching)
     return home
 
 
@@ -103,7 +150,7 @@ def kafka_jars(tools_dir: Path, progress: Progress) -> Path:
 _one_maven = threading.Lock()
 
 
-def _maven(folder: Path, *options: str) -> Iterator[None]:
+def _maven(folder: Path, fetching: Fetching, *options: str) -> Iterator[None]:
     """Copy the dependencies of our pom into ``folder``; yields once per jar that was downloaded."""
     command = [
         "mvn",
@@ -116,26 +163,25 @@ def _maven(folder: Path, *options: str) -> Iterator[None]:
         *options,
     ]
     tail: list[str] = []
-    with _one_maven, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
+    with _one_maven, fetching.maven(command) as maven:
         assert maven.stdout is not None
         for line in maven.stdout:
             tail = [*tail[-20:], line.strip()]
             if "Downloaded" in line and ".jar" in line:
                 yield
+    fetching.go_on()
     if maven.returncode != 0:
         why = next((line for line in tail if "ERROR" in line), "no output")[:300]
         raise MissingPart(f"Maven could not fetch {_POM.name}: {why}. Check the network, then try again")
 
 
-def _fetch_tarball(folder: Path, progress: Progress) -> None:
+def _fetch_tarball(folder: Path, progress: Progress, fetching: Fetching) -> None:
     import httpx
 
     name = f"kafka_{_SCALA_VERSION}-{KAFKA_VERSION}.tgz"
     address = f"{_KAFKA_ARCHIVE}/{KAFKA_VERSION}/{name}"
     try:
-        wanted = re.sub(
-            r"[^0-9a-f]", "", httpx.get(f"{address}.sha512").raise_for_status().text.partition(":")[2].lower()
-        )
+        wanted = _published_digest(httpx.get(f"{address}.sha512").raise_for_status().text, name)
         digest = hashlib.sha512()
         with tempfile.TemporaryFile() as file:
             with (
@@ -144,6 +190,7 @@ def _fetch_tarball(folder: Path, progress: Progress) -> None:
             ):
                 total = int(reply.raise_for_status().headers.get("Content-Length", 0)) or None
                 for block in reply.iter_bytes(1 << 18):
+                    fetching.go_on()
                     file.write(block)
                     digest.update(block)
                     step.advance(reply.num_bytes_downloaded, total)
@@ -156,6 +203,11 @@ def _fetch_tarball(folder: Path, progress: Progress) -> None:
             f"no Maven here, and {name} cannot be downloaded ({error}): install Maven (Debian: apt-get install maven), "
             "or give LEAT_KAFKA_BOOTSTRAP_SERVERS"
         ) from error
+
+
+def _published_digest(text: str, name: str) -> str:
+    """From either form that projects publish: ``NAME: 12AB 34CD …`` over several lines, or ``12ab… NAME``."""
+    return re.sub(r"[^0-9a-f]", "", text.replace(name, "").lower())
 
 
 def _unpack_jars(file: object, folder: Path) -> None:
@@ -178,7 +230,7 @@ def find_redis(tools_dir: Path) -> Path | None:
     return fetched if fetched.is_file() else None
 
 
-def redis_server(tools_dir: Path, progress: Progress) -> Path:
+def redis_server(tools_dir: Path, progress: Progress, fetching: Fetching) -> Path:
     """A Redis server; fetched by Maven when none is installed.
 
     Raises:
@@ -191,7 +243,7 @@ def redis_server(tools_dir: Path, progress: Progress) -> Path:
     if binary is None or shutil.which("mvn") is None:
         raise MissingPart(f"no redis-server or valkey-server, and no Maven to fetch one with: {cure}")
     with _new_folder(tools_dir / "redis") as folder, progress.step("Fetching Redis with Maven"):
-        for _ in _maven(folder, "-Predis", "-DincludeArtifactIds=embedded-redis"):
+        for _ in _maven(folder, fetching, "-Predis", "-DincludeArtifactIds=embedded-redis"):
             pass
         with zipfile.ZipFile(next(folder.glob("embedded-redis-*.jar"))) as jar:
             server = folder / "redis-server"
