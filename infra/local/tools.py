@@ -199,8 +199,9 @@ def _fetch_tarball(folder: Path, progress: Progress, fetching: Fetching) -> None
             file.seek(0)
             _unpack_jars(file, folder)
     except httpx.HTTPError as error:
+        why = str(error).partition("\n")[0]
         raise MissingPart(
-            f"no Maven here, and {name} cannot be downloaded ({error}): install Maven (Debian: apt-get install maven), "
+            f"no Maven here, and {name} cannot be downloaded ({why}): install Maven (Debian: apt-get install maven), "
             "or give LEAT_KAFKA_BOOTSTRAP_SERVERS"
         ) from error
 
