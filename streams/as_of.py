@@ -158,7 +158,10 @@ class PassageScorer:
             scores = np.stack([known[each.content_hash] for each in with_vector]) @ self._question
             similar = {each.passage.point_id: float(score) for each, score in zip(with_vector, scores, strict=True)}
         found = {
-            each.passage.point_id: replace(each.passage, embedded=each.passage.point_id in similar) for each in passages
+            each.passage.point_id: each.passage
+            if each.passage.point_id in similar
+            else replace(each.passage, embedded=False)
+            for each in passages
         }
         await self.add_compared(found, similar)
 

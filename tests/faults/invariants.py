@@ -33,7 +33,8 @@ _INVARIANT_OF_DRIFT = {
 
 _SHOWN = """
 select d.document_key, d.tenant, d.collection, d.document_id, d.access_level, d.failed_revision,
-       coalesce(m.applied_revision, -1) as applied_revision,
+       -- Of what was deleted before a generation was begun, it holds nothing: there is nothing left to apply.
+       coalesce(m.applied_revision, case when d.deleted then d.invisible_upto else -1 end) as applied_revision,
        coalesce(array_agg(p.text order by p.ordinal) filter (
            where p.point_id is not null and not d.deleted), '{}') as texts,
        count(p.point_id) filter (where not p.embedded) as without_vector,
