@@ -53,6 +53,7 @@ from streams.as_of import TimeTravel
 from streams.epoch import EpochWatch
 from streams.jobs import JobType, JobWork
 from streams.parity import Searching
+from streams.prompt import DEFAULT_BUDGET_TOKENS, budget_of
 from streams.topology import ANSWERER, CHUNKER, EMBEDDER, INDEXER, RECORDER, STAGES, Stage
 
 log = logging.getLogger(__name__)
@@ -292,6 +293,7 @@ def _answerer(wiring: Wiring) -> KafkaRouter:
         time_travel=TimeTravel(resources.history, resources.vector_cache, resources.index, resources.sparse),
         installation=wiring.installation,
         grace_s=settings.answer_grace_s,
+        budget_tokens=budget_of(settings.ollama_num_ctx) if settings.generator == "ollama" else DEFAULT_BUDGET_TOKENS,
     )
     return answerer.router(wiring.delivery(ANSWERER), answering, outbox=wiring.outbox, drains=wiring.drains)
 

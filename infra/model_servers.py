@@ -21,8 +21,6 @@ CONNECT_TIMEOUT_S = 5.0
 # a connection leaves its place taken for ever (seen with httpcore 1.0.9), so that a limit of 100 would end in silence
 # after as many cancelled questions. A place without a connection costs a few hundred bytes.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-# How long Ollama keeps a model in memory after a request: loading a large model again takes a while.
-KEEP_ALIVE = "30m"
 
 
 class ModelMissing(Unavailable):

@@ -98,6 +98,14 @@ class Settings(BaseSettings):
     ollama_num_ctx: int = Field(
         8192, ge=512, description="Tokens of prompt and answer that the generation model in Ollama holds."
     )
+    ollama_keep_alive: str = Field(
+        "30m", description="How long Ollama keeps a model in memory after a request: `30m`, `0`, `-1` for ever."
+    )
+    ollama_load_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="Longest wait until Ollama has a generation model in memory; no part of the time-outs below.",
+    )
     openai_base_url: str | None = Field(
         None, description="An OpenAI-compatible endpoint (vLLM, LiteLLM), ending in /v1."
     )

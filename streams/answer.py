@@ -17,7 +17,7 @@ from streams.errors import PermanentError, TransientError, Unavailable
 from streams.extract import Extraction, extract
 from streams.language import no_answer
 from streams.ports import TextGenerator
-from streams.prompt import NO_ANSWER_MARK, build_messages, has_injection_marks
+from streams.prompt import DEFAULT_BUDGET_TOKENS, NO_ANSWER_MARK, build_messages, has_injection_marks
 from streams.quotable import Quotable
 from streams.retrieve import Retrieval
 from streams.retrying import MAX_ATTEMPTS, RetryBudget, pause_s
@@ -37,6 +37,8 @@ class Composition:
     retrieval: Retrieval
     model: TextGenerator | None = None
     max_tokens: int = 512
+    budget_tokens: int = DEFAULT_BUDGET_TOKENS
+    """Of the passages in a prompt."""
     retries: RetryBudget = field(default_factory=RetryBudget)
     give_up_at: float | None = None
     """Time of the running loop: a model that has not finished by then is left, and the quotes take over."""
@@ -119,9 +121,8 @@ class Composition:
             sources="\n".join((*(passage.text for passage in passages), *around)),
         )
         held = ""
-        words = model.stream(
-            build_messages(self.question, passages, surroundings=surroundings), max_tokens=self.max_tokens
-        )
+        messages = build_messages(self.question, passages, surroundings=surroundings, budget_tokens=self.budget_tokens)
+        words = model.stream(messages, max_tokens=self.max_tokens)
         try:
             async for word in self._in_time(words):
                 held += sanitiser.feed(word)
@@ -191,6 +192,7 @@ def compose(
     *,
     generator: TextGenerator | None,
     max_tokens: int = 512,
+    budget_tokens: int = DEFAULT_BUDGET_TOKENS,
     retries: RetryBudget | None = None,
     give_up_at: float | None = None,
 ) -> Composition:
@@ -199,4 +201,4 @@ def compose(
     Never raises ``Unavailable``: when the generator fails, the extractive answer takes its place and ``degraded`` is
     set.
     """
-    return Composition(question, retrieval, generator, max_tokens, retries or RetryBudget(), give_up_at)
+    return Composition(question, retrieval, generator, max_tokens, budget_tokens, retries or RetryBudget(), give_up_at)

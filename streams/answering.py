@@ -19,6 +19,7 @@ from streams.ports import (
     TextGenerator,
     VectorIndex,
 )
+from streams.prompt import DEFAULT_BUDGET_TOKENS
 from streams.retrying import RetryBudget, persistently
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class Answering:
     grace_s: float = 30.0
     """How long generation goes on after the last reader has left."""
     max_tokens: int = 512
+    budget_tokens: int = DEFAULT_BUDGET_TOKENS
+    """Of the passages in a prompt."""
     retries: RetryBudget = field(default_factory=RetryBudget)
     """Shared by all questions of a process."""
 

@@ -19,6 +19,9 @@ from streams.surroundings import Surroundings
 PROMPT_VERSION = "3"
 
 DEFAULT_BUDGET_TOKENS = 3000
+# The rest of what a model holds is for the answer, the instructions, and languages other than English, whose texts may
+# have twice as many tokens as are counted here. Beyond it Ollama cuts without a word.
+_CONTEXT_SHARE = 3 / 8
 # Characters per token, on the safe side for English; other languages and code have more tokens per character.
 CHARS_PER_TOKEN = 3.5
 # Room for headings and markers of one passage.
@@ -52,6 +55,11 @@ _INJECTION = re.compile(
     r"|\b(?:you are now|new instructions?:|system prompt|reveal your)\b",
     re.IGNORECASE,
 )
+
+
+def budget_of(context_tokens: int) -> int:
+    """Most tokens for passages in a model that holds so many of prompt and answer."""
+    return min(DEFAULT_BUDGET_TOKENS, int(context_tokens * _CONTEXT_SHARE))
 
 
 def build_messages(

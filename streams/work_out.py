@@ -155,6 +155,7 @@ async def _composed(
         retrieval,
         generator=tools.generator,
         max_tokens=tools.max_tokens,
+        budget_tokens=tools.budget_tokens,
         retries=tools.retries,
         give_up_at=_give_up_at(question),
     )

@@ -97,7 +97,8 @@ def _parse(settings: Settings, name: str) -> tuple[str, str]:
 
 def _server(settings: Settings, kind: str, model: str) -> EmbeddingServer:
     if kind == "ollama":
-        return OllamaEmbeddings(settings.ollama_embed_url or settings.ollama_url, model)
+        url = settings.ollama_embed_url or settings.ollama_url
+        return OllamaEmbeddings(url, model, keep_alive=settings.ollama_keep_alive)
     return OpenAiEmbeddings(settings, model)
 
 

@@ -8,7 +8,7 @@ import httpx
 
 from infra.embedding.errors import ModelRefused
 from infra.embedding.remote import known_model
-from infra.model_servers import CONNECT_TIMEOUT_S, KEEP_ALIVE, ModelMissing, ollama_client, ollama_errors
+from infra.model_servers import CONNECT_TIMEOUT_S, ModelMissing, ollama_client, ollama_errors
 from streams.model import EmbeddingModel
 
 # The first request also loads the model; embedding models are small, but disks may be slow.
@@ -21,8 +21,9 @@ DEFAULT_CONTEXT = 512
 class OllamaEmbeddings:
     """Implements ``EmbeddingServer``."""
 
-    def __init__(self, url: str | None, model: str) -> None:
+    def __init__(self, url: str | None, model: str, *, keep_alive: str) -> None:
         self._model = model
+        self._keep_alive = keep_alive
         self._client = ollama_client(url, timeout=httpx.Timeout(EMBED_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
 
     async def describe(self) -> EmbeddingModel:
@@ -46,7 +47,7 @@ class OllamaEmbeddings:
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         with ollama_errors(self._model):
             # truncate: Ollama would cut silently, and nobody would know which texts lost their end.
-            answer = await self._client.embed(self._model, texts, truncate=False, keep_alive=KEEP_ALIVE)
+            answer = await self._client.embed(self._model, texts, truncate=False, keep_alive=self._keep_alive)
         return answer.embeddings
 
     async def close(self) -> None:

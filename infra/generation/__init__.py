@@ -1,16 +1,28 @@
 """Language models behind ``streams.ports.TextGenerator``."""
 
+from typing import Protocol
+
 from infra.generation.ollama_generator import OllamaGenerator
 from infra.generation.openai_generator import OpenAiGenerator
 from infra.generation.patience import Patience
 from infra.settings import Settings
 from streams.ports import TextGenerator
 
-__all__ = ["make_generator"]
+__all__ = ["ServedGenerator", "make_generator"]
 
 
-def make_generator(settings: Settings) -> TextGenerator | None:
-    """The model that writes answers; it also has ``async close()``. None: answers are quotations (``extractive``).
+class ServedGenerator(TextGenerator, Protocol):
+    """A language model on a server."""
+
+    async def check(self) -> None:
+        """Raises ``Unavailable`` or ``PermanentError``, with the way out, when it could not generate now."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def make_generator(settings: Settings) -> ServedGenerator | None:
+    """The model that writes answers. None: answers are quotations (``extractive``).
 
     Raises:
         Unavailable: ``openai`` without ``LEAT_OPENAI_BASE_URL``.
@@ -25,6 +37,8 @@ def make_generator(settings: Settings) -> TextGenerator | None:
             settings.ollama_url,
             settings.ollama_model,
             context_tokens=settings.ollama_num_ctx,
+            keep_alive=settings.ollama_keep_alive,
+            load_timeout_s=settings.ollama_load_timeout_s,
             patience=patience,
             breaker_pause_s=settings.breaker_pause_s,
         )

@@ -9,19 +9,17 @@ import httpx
 from infra.breaker import PAUSE_S as BREAKER_PAUSE_S
 from infra.breaker import CircuitBreaker
 from infra.generation.patience import Patience
-from infra.model_servers import CONNECT_TIMEOUT_S, KEEP_ALIVE, ModelMissing, ollama_client, ollama_errors
+from infra.model_servers import CONNECT_TIMEOUT_S, ModelMissing, ollama_client, ollama_errors
 from streams.errors import PermanentError, TransientError, Unavailable
 
 # Low: an answer should say what the passages say.
 TEMPERATURE = 0.1
-# A large model from a slow disk.
-LOAD_TIMEOUT_S = 300.0
 # Silence of the connection that cannot be right; tokens have closer limits of their own.
 READ_TIMEOUT_S = 60.0
 
 
 class OllamaGenerator:
-    """A chat model on Ollama, loaded when first asked and kept in memory for half an hour after each answer."""
+    """A chat model on Ollama, loaded when first asked and kept in memory for ``keep_alive`` after each answer."""
 
     def __init__(
         self,
@@ -29,15 +27,18 @@ class OllamaGenerator:
         model: str,
         *,
         context_tokens: int,
+        keep_alive: str,
+        load_timeout_s: float,
         patience: Patience,
         breaker_pause_s: float = BREAKER_PAUSE_S,
     ) -> None:
         self._model = model
         # Always the same: Ollama loads a model again for another num_ctx.
         self._options = {"num_ctx": context_tokens, "temperature": TEMPERATURE}
+        self._keep_alive = keep_alive
         self._patience = patience
         self._client = ollama_client(url, timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
-        self._loader = ollama_client(url, timeout=httpx.Timeout(LOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
+        self._loader = ollama_client(url, timeout=httpx.Timeout(load_timeout_s, connect=CONNECT_TIMEOUT_S))
         self._breaker = CircuitBreaker("ollama", pause_s=breaker_pause_s, ignored=(ModelMissing,))
         self._loading: asyncio.Task[None] | None = None
         self._generates = False
@@ -77,7 +78,7 @@ class OllamaGenerator:
             options = {**self._options, "num_predict": max_tokens}
             with ollama_errors(self._model):
                 parts = await self._client.chat(
-                    self._model, list(messages), stream=True, options=options, keep_alive=KEEP_ALIVE
+                    self._model, list(messages), stream=True, options=options, keep_alive=self._keep_alive
                 )
                 async with aclosing(parts):  # type: ignore[type-var]
                     async for part in self._patience.follow(parts, server="ollama", deadline=deadline):
@@ -122,7 +123,7 @@ class OllamaGenerator:
     async def _load(self) -> None:
         """A request without a prompt only loads."""
         with ollama_errors(self._model):
-            await self._loader.generate(self._model, options=self._options, keep_alive=KEEP_ALIVE)
+            await self._loader.generate(self._model, options=self._options, keep_alive=self._keep_alive)
 
 
 def _retrieve(loading: asyncio.Task[None]) -> None:

@@ -1,5 +1,6 @@
 """Generation by any endpoint that speaks OpenAI's chat completions: vLLM, LiteLLM, Ollama under ``/v1``."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -30,6 +31,21 @@ class OpenAiGenerator:
     @property
     def name(self) -> str:
         return f"openai:{self._model}"
+
+    async def check(self) -> None:
+        """Ask whether the endpoint has the model; one that lists no models may have any.
+
+        Raises:
+            ModelMissing: it lists others.
+        """
+        with openai_errors(self._model):
+            async with asyncio.timeout(self._patience.first_token_s):
+                response = await self._client.get("/models")
+            if response.is_error and response.status_code not in (401, 403):
+                return
+            names = [str(each["id"]) for each in response.raise_for_status().json()["data"]]
+        if names and not {self._model, f"{self._model}:latest"} & set(names):
+            raise ModelMissing("openai", self._model, f"set LEAT_OPENAI_MODEL; it has {', '.join(names[:5])}")
 
     async def stream(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> AsyncGenerator[str, None]:
         """As the port says.

@@ -34,6 +34,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await _kafka(settings, tools_dir),
         await _postgres(settings),
         await _redis(settings, tools_dir),
+        *await _models(settings),
         _memory(),
         _disk(data_dir),
         _launcher(data_dir),
@@ -82,6 +83,15 @@ async def _redis(settings: Settings, tools_dir: Path) -> Finding:
         "no redis-server, valkey-server or Maven",
         "install Redis (Debian: apt-get install redis-server)",
     )
+
+
+async def _models(settings: Settings) -> list[Finding]:
+    """Only those that live on servers."""
+    if settings.embedder not in ("ollama", "openai") and settings.generator == "extractive":
+        return []
+    from infra.model_check import check_models
+
+    return [Finding(model.role, not model.problem, model.name, model.problem) for model in await check_models(settings)]
 
 
 async def _given(name: str, address: str, default_port: int, setting: str) -> Finding:

@@ -123,6 +123,7 @@ class _Launcher:
                 await wait_until_ready(settings, (_reachable(host), port), ended=lambda: self._ended)
             self._run = self._describe(settings, f"http://{_reachable(host)}:{port}", token)
             self._write_run_file()
+            await self._say_what_models_lack(settings)
             self._say_ready()
             await asyncio.gather(*tasks)
             await asyncio.get_running_loop().create_future()
@@ -209,6 +210,17 @@ class _Launcher:
     def _say_death(self, line: str) -> None:
         self._ended.append(line.split(" ", 1)[0])
         self._progress.say(line)
+
+    async def _say_what_models_lack(self, settings: Settings) -> None:
+        """They may come at any time: Leat serves without them, and says what that means."""
+        if settings.embedder not in ("ollama", "openai") and settings.generator == "extractive":
+            return
+        from infra.model_check import check_models
+
+        until = {"embedder": "documents wait or are found by words", "generator": "answers are quotations"}
+        for model in await check_models(settings):
+            if model.problem:
+                self._progress.say(f"{model.name}: {model.problem}. Until then {until[model.role]}.")
 
     def _say_ready(self) -> None:
         assert self._run is not None

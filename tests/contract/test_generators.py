@@ -165,6 +165,11 @@ async def test_loading_does_not_count_as_waiting_for_the_first_token(stub: StubO
     assert await read(a_generator(stub, "ollama", first_token_timeout_s=1.5)) == SENTENCE
 
 
+async def test_ollama_keeps_the_model_for_as_long_as_is_set(stub: StubOllama) -> None:
+    await read(a_generator(stub, "ollama", ollama_keep_alive="2h"))
+    assert {body["keep_alive"] for path, body in stub.requests if path in ("/api/generate", "/api/chat")} == {"2h"}
+
+
 async def test_the_context_is_always_the_same_so_that_ollama_keeps_the_model(stub: StubOllama) -> None:
     generator = a_generator(stub, "ollama", ollama_num_ctx=4096)
     await read(generator, max_tokens=10)
