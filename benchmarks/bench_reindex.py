@@ -159,10 +159,10 @@ def switch(running: Running, path: str) -> tuple[float, float, float]:
     done = running.api.post(path, json={}).raise_for_status().json()
     returned = time.perf_counter()
     with running.api as api:
-        while (
-            api.get("/api/v1/search", params={"q": QUESTIONS[0]}).raise_for_status().json()["generation"]
-            != done["serving"]
-        ):
+        while True:
+            answer = api.get("/api/v1/search", params={"q": QUESTIONS[0]})
+            if answer.is_success and answer.json()["generation"] == done["serving"]:
+                break
             time.sleep(0.005)
     return done["took_ms"], (returned - began) * 1000, (time.perf_counter() - began) * 1000
 

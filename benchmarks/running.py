@@ -53,9 +53,7 @@ class Running:
 
     def memory_mb(self) -> dict[str, float]:
         """Proportional share of memory per process of ours and per dependency, in MB (Linux)."""
-        return {
-            name: sum(process.memory_full_info().pss for process in family) / 1e6 for name, family in self._families()
-        }
+        return {name: sum(map(_pss, family)) / 1e6 for name, family in self._families()}
 
     def processor_s(self) -> dict[str, float]:
         """Processor seconds since its start, per process of ours and per dependency; on few cores their sum counts."""
@@ -74,6 +72,14 @@ class Running:
                 yield name, [process] if name == "launcher" else [process, *process.children(recursive=True)]
             except psutil.Error:
                 continue
+
+
+def _pss(process: psutil.Process) -> int:
+    """Proportional share of memory in bytes; of one that has just ended, none."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 @contextmanager

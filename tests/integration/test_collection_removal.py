@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from consumers.app import JOBS, PIPELINE, wired
 from infra.kafka.log_scan import KafkaLogScanner
+from infra.postgres.catalog import PostgresCatalog
 from infra.verifying import verify
 from schemas.documents import DocumentChanged, DocumentKey
 from schemas.topics import DOCUMENTS
@@ -76,6 +77,16 @@ async def left_of(leat: Pipeline, collection: str) -> dict[str, int]:
     return found
 
 
+async def read_again(leat: Pipeline, collection: str) -> int:
+    """Hand all records of a collection to the chunker once more; how many there are."""
+    assert leat.wiring is not None
+    scanner, records = KafkaLogScanner(leat.settings), []
+    async for stretch in scanner.scan({}, await scanner.ends()):
+        records += [record for record in stretch.records if f"/{collection}/".encode() in (record.key or b"")]
+    await leat.wiring.deliveries["chunker"].handler_of(DOCUMENTS)(records)
+    return len(records)
+
+
 async def test_nothing_is_left_and_a_replay_brings_nothing_back(leat: Pipeline) -> None:
     await load(leat, "doomed", 12)
     await load(leat, "spared", 2)
@@ -90,12 +101,7 @@ async def test_nothing_is_left_and_a_replay_brings_nothing_back(leat: Pipeline) 
     assert len(await leat.texts("lighthouse keeper", collection="spared")) == 2
 
     # All of the log once more, straight to the chunker: the most that a rewound group could do.
-    assert leat.wiring is not None
-    scanner, records = KafkaLogScanner(leat.settings), []
-    async for stretch in scanner.scan({}, await scanner.ends()):
-        records += [record for record in stretch.records if b"/doomed/" in (record.key or b"")]
-    assert len(records) == 24  # the texts, and their deletions
-    await leat.wiring.deliveries["chunker"].handler_of(DOCUMENTS)(records)
+    assert await read_again(leat, "doomed") == 24  # the texts, and their deletions
     assert not any((await left_of(leat, "doomed")).values())
 
     # A new one of that name starts empty, and its replay holds what it got itself.
@@ -134,6 +140,19 @@ async def test_record_from_before_the_end_creates_no_collection(leat: Pipeline) 
     assert await leat.resources.catalog.find(TENANT, "ended") is None
     behind = LogPlace(ends[0]["epoch"], ends[0]["partition"], ends[0]["ends_at"])
     assert await leat.resources.catalog.receiving(TENANT, "ended", behind) is not None
+
+
+async def test_without_its_end_a_replay_would_bring_it_back(leat: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teeth of this file."""
+
+    async def never(*_: object, **__: object) -> bool:
+        return False
+
+    await load(leat, "undead", 1)
+    assert (await deleted(leat, "undead")).status is JobStatus.COMPLETED
+    monkeypatch.setattr(PostgresCatalog, "is_over", never)
+    await read_again(leat, "undead")
+    assert (await left_of(leat, "undead"))["collections"] == 1
 
 
 async def test_removal_goes_on_after_a_crash(services: Services, tmp_path: Path) -> None:
