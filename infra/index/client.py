@@ -19,8 +19,8 @@ from streams.model import Candidates, FloatVector, IndexScope, Point, SparseVect
 RECONNECT_S = 1.0
 RECONNECT_PAUSE_S = 0.05
 # After five searches in a row that got no answer, one in this many seconds finds out whether it is back: all others are
-# refused at once instead of waiting for nothing.
-BREAKER_PAUSE_S = 2.0
+# refused at once instead of waiting for nothing. Short: one that only stood still for a second must not cost two more.
+BREAKER_PAUSE_S = 0.5
 
 # A search takes milliseconds; an index that is silent for this long is down, as far as a question is concerned.
 SEARCH_TIMEOUT_S = 1.0

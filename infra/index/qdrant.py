@@ -29,8 +29,8 @@ TIMEOUT_S = 30
 # A search takes milliseconds; a server that is silent for this long is down, as far as a question is concerned.
 SEARCH_TIMEOUT_S = 1.0
 
-# As for the index process: after five failures in a row, one search in this many seconds is the probe.
-BREAKER_PAUSE_S = 2.0
+# As for the index process: after five failures in a row, one search every half second is the probe.
+BREAKER_PAUSE_S = 0.5
 
 # Points may vanish between the look whether they are there and the update that refuses all of them for one.
 VANISHED_RETRIES = 3
