@@ -116,6 +116,18 @@ async def measure(running: Running, seconds: float, times: float) -> None:
         (await open_loop(client, capacity / 2, 5.0)).tell("half the capacity, 5 s later", 5.0)
 
 
+def wait_until_loaded(running: Running) -> None:
+    """Until nothing is on its way and nothing lacks its vector, three looks in a row."""
+    quiet = 0
+    while quiet < 3:
+        status = running.status()
+        documents = status["documents"]
+        settled = 0 < documents["received"] <= documents["searchable"] + documents["failed"]
+        quiet = quiet + 1 if settled and not status["passages_without_vector"] else 0
+        time.sleep(0.5)
+    print(f"{documents['searchable']} documents, {status['passages']} passages")
+
+
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--files", type=int, default=300)
@@ -129,11 +141,7 @@ def main() -> None:
             members = [member for member in archive.getmembers() if member.isfile()][: arguments.files]
             archive.extractall(docs, members=members, filter="data")
         with leat(docs, embedder=arguments.embedder) as running:
-            while (status := running.status())["documents"]["searchable"] < len(members):
-                time.sleep(0.5)
-            while running.status()["passages_without_vector"]:
-                time.sleep(0.5)
-            print(f"{status['documents']['searchable']} documents, {running.status()['passages']} passages")
+            wait_until_loaded(running)
             asyncio.run(measure(running, arguments.seconds, arguments.times))
 
 
