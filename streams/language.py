@@ -1,5 +1,7 @@
 """The language of a question, among those that we have sentences of our own in."""
 
+from streams.terms import fold
+
 _NO_ANSWER = {
     "en": "The documents hold no answer to this question.",
     "es": "Los documentos no contienen una respuesta a esta pregunta.",
@@ -22,11 +24,19 @@ _MARKERS: dict[str, str] = {
     "vi": " là gì ai nào khi ở đâu sao bao nhiêu của và những được trong có không thế một các đã ",
 }
 
+_PLAIN_MARKERS = {language: fold(markers) for language, markers in _MARKERS.items()}
+
+# Of the markers without their diacritics, what is a word of another language too.
+_AMBIGUOUS = frozenset({"the", "o", "a", "co", "da", "va"})
+
 
 def language_of(question: str) -> str:
-    """``en``, ``es``, ``pt`` or ``vi``; ``en`` where nothing speaks for another."""
+    """``en``, ``es``, ``pt`` or ``vi``; ``en`` where nothing speaks for another. People leave diacritics out."""
     found = question.lower().replace("?", " ").replace("¿", " ").replace(",", " ").split()
-    counts = {language: sum(f" {word} " in markers for word in found) for language, markers in _MARKERS.items()}
+    if question.isascii():
+        found = [word for word in found if word not in _AMBIGUOUS]
+    markers_of = _PLAIN_MARKERS if question.isascii() else _MARKERS
+    counts = {language: sum(f" {word} " in markers for word in found) for language, markers in markers_of.items()}
     best = max(counts, key=lambda language: (counts[language], language == "en"))
     return best if counts[best] else "en"
 

@@ -137,6 +137,7 @@ REFUSED = [
     ("How much does Harbour cost per month?", "The documents hold no answer"),
     ("¿Quién pintó la Mona Lisa?", "Los documentos no contienen"),
     ("quien pinto la mona lisa", "Los documentos no contienen"),
+    ("ai la nguoi ve mona lisa khi nao", "Tài liệu không có"),
 ]
 # What no answer shows: marks of Markdown and HTML, addresses, tables of contents, headings, what a generator fills in.
 TORN = ("](", "http", "<abbr", "**", "```", "$ ", "{*", "##", "|-", "(#", "\n>")

@@ -93,6 +93,10 @@ def test_text_that_addresses_a_model_is_noticed() -> None:
         ("Qual é o maior rio do Brasil?", "pt"),
         ("Con sông dài nhất là gì?", "vi"),
         ("Kafka", "en"),
+        ("quien pinto la mona lisa", "es"),
+        ("qual e a capital do pais", "pt"),
+        ("ban sao luu duoc giu bao lau", "vi"),
+        ("what is the data of a model", "en"),
     ],
 )
 def test_we_say_that_there_is_no_answer_in_the_questions_language(question: str, language: str) -> None:
