@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -86,7 +87,8 @@ class Subscription:
     """How a consumer group reads a topic."""
 
     topic: Topic
-    urgency: Urgency = Urgency.INTERACTIVE
+    urgency: Urgency | None = Urgency.INTERACTIVE
+    """None: it stands beside the lanes, waits for none of them and holds none up."""
     max_records: int = 200
 
 
@@ -246,7 +248,7 @@ class Delivery:
         self._busy_since[topic] = asyncio.get_running_loop().time()
         # The one of this assignment: after another one, what we deliver is delivered again.
         delivered = self._delivered.setdefault(topic, {})
-        async with self._lanes.turn(subscription.urgency):
+        async with _turn(self._lanes, subscription.urgency):
             try:
                 passing("consumed")
                 handled = await self._attempt(records, handler)
@@ -457,6 +459,10 @@ async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Aw
 
 async def _as_batch(message: KafkaMessage) -> _Batch:
     return _Batch(message)
+
+
+def _turn(lanes: Lanes, urgency: Urgency | None) -> AbstractAsyncContextManager[None]:
+    return nullcontext() if urgency is None else lanes.turn(urgency)
 
 
 def _record(raw: ConsumerRecord, topic: str) -> Record:

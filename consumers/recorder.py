@@ -38,7 +38,8 @@ def router(delivery: Delivery, *, outcomes: OutcomeStore, queries: QueryLog) -> 
         await outcomes.record_dead_letters([letter_of(record) for record in records])
         return Handled()
 
-    delivery.subscribe(router, Subscription(INDEX_COMMITS, max_records=500), on_index_committed)
+    # Beside the lanes: as interactive work it would hold up a load with every outcome that the load has.
+    delivery.subscribe(router, Subscription(INDEX_COMMITS, None, max_records=500), on_index_committed)
     delivery.subscribe(router, Subscription(DEAD_LETTERS, max_records=200), on_dead_lettered)
 
     async def on_questions_asked(records: Sequence[Record]) -> Handled:

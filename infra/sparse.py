@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, pairwise
 
 from streams.model import SparseVector
@@ -109,6 +110,8 @@ class _TermIds(dict[str, tuple[int, ...]]):
         return term_ids
 
 
+# The parts of addresses and paths come again and again.
+@lru_cache(maxsize=16_384)
 def _term_id(term: str) -> int:
     """32 bits of BLAKE2b. Ids are in every stored point: they never change."""
     return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest())
@@ -120,9 +123,15 @@ def _terms(word: str) -> Iterator[tuple[str, bool]]:
     if _is_plain(bare):
         yield bare.lower(), True  # the common case, without a regular expression
         return
-    for compound in _COMPOUND.findall(unicodedata.normalize("NFKC", word).replace("\u00ad", "")):
+    if not word.isascii():
+        word = unicodedata.normalize("NFKC", word).replace("\u00ad", "")
+    for compound in _COMPOUND.findall(word):
         for term, written in _split(compound):
-            yield from _spell(term.casefold(), written)
+            folded = term.casefold()
+            if folded.isascii():
+                yield folded, written
+            else:
+                yield from _spell(folded, written)
 
 
 def _is_plain(bare: str) -> bool:
@@ -138,11 +147,16 @@ def _split(compound: str) -> Iterator[tuple[str, bool]]:
     if _VERSION.fullmatch(compound):
         yield from _split_version(compound.lstrip("vV"))
         return
-    parts = [part for piece in _JOINTS.split(compound) for part in _HUMP.split(piece) if part]
+    parts: list[str] = []
+    for piece in _JOINTS.split(compound):
+        if piece.islower() or piece.isdigit():
+            parts.append(piece)  # no humps, as most have none
+        elif piece:
+            parts += filter(None, _HUMP.split(piece))
     if len(parts) < 2:
         yield compound.strip("_") or compound, True
         return
-    identifier = "_" in compound or any(character.isdigit() for character in compound) or not _JOINTS.search(compound)
+    identifier = "_" in compound or any(map(str.isdigit, compound)) or not _JOINTS.search(compound)
     yield compound, identifier
     for part in parts:
         yield part, not identifier
@@ -159,10 +173,7 @@ def _split_version(version: str) -> Iterator[tuple[str, bool]]:
 
 
 def _spell(term: str, written: bool) -> Iterator[tuple[str, bool]]:
-    """The term, without diacritics too; pairs of characters where the script has no spaces."""
-    if term.isascii():
-        yield term, written
-        return
+    """A term with other letters than ASCII's: itself, and without diacritics; pairs where the script has no spaces."""
     for run in _UNSPACED.findall(term):
         yield from ((left + right, written) for left, right in pairwise(run))
         if len(run) == 1:
