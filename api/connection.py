@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.sse import ABORT
+from api.sse import ABORT, LOST_READERS
 
 # What the kernel takes from us for a reader that takes nothing; by itself it would let that grow to 4 MB.
 UNSENT_BYTES = 128 * 1024
@@ -18,10 +18,10 @@ _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 class Connection(HttpToolsProtocol):
     """Lets a response break its connection off, which ASGI has no word for: a reader that takes nothing must go."""
 
-    dead_peer_s: float = 12.0
+    dead_peer_s: float = 15.0
     """A peer that acknowledges nothing for this long is gone: its machine was switched off, or its network has left.
 
-    Longer than the time that a slow reader has to take something, so that the two can be told apart.
+    The kernel counts a window that stays closed too. So this is longer than the time that a slow reader has.
     """
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -29,6 +29,11 @@ class Connection(HttpToolsProtocol):
         connected = transport.get_extra_info("socket")
         if connected is not None:
             _bound(connected, self.dead_peer_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, TimeoutError) and self.cycle is not None and not self.cycle.response_complete:
+            LOST_READERS.inc()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -39,7 +44,7 @@ def connection_with(send_timeout_s: float) -> type[Connection]:
     """Connections whose dead peers are noticed a little later than slow readers are."""
 
     class Bounded(Connection):
-        dead_peer_s = send_timeout_s + 2.0
+        dead_peer_s = send_timeout_s + 5.0
 
     return Bounded
 

@@ -20,7 +20,7 @@ from api.seats import Seat
 from schemas.answers import TERMINAL_EVENTS
 
 OPEN_STREAMS = Gauge("leat_sse_open_streams", "Streams with a reader.")
-SLOW_READERS = Counter("leat_sse_slow_readers_total", "Readers cut off since they took nothing for too long.")
+LOST_READERS = Counter("leat_sse_slow_readers_total", "Readers cut off that took or acknowledged nothing for too long.")
 
 # How soon a reader comes back after a stream was closed under it; jitter is the client's.
 RETRY_MS = 500
@@ -65,7 +65,7 @@ class AnswerEventsResponse(EventSourceResponse):
                 await super().__call__(scope, receive, send)
             except SendTimeoutError:
                 # The reader took nothing: not an error of ours. Closing would wait for it to take what is buffered.
-                SLOW_READERS.inc()
+                LOST_READERS.inc()
                 scope.get(ABORT, _nothing)()
             finally:
                 self._seat.leave()

@@ -19,9 +19,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka import KafkaRouter
@@ -46,6 +48,8 @@ BACKOFF_S = (0.2, 2.0)
 HOLD_S = (0.5, 10.0)
 """First and longest time for which partitions are paused while a dependency is down."""
 MAX_CRASHES = 3
+POLL_MS = 200
+"""How long to wait for records at a time; when some come they are taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,6 @@ class Delivery:
             if on_assigned is not None:
                 on_assigned(partitions)
 
-        interactive = subscription.urgency is Urgency.INTERACTIVE
         subscriber = router.subscriber(
             name,
             batch=True,
@@ -182,14 +185,13 @@ class Delivery:
             heartbeat_interval_ms=max(200, self._settings.session_timeout_ms // 3),
             max_poll_interval_ms=self._settings.max_poll_interval_ms,
             max_records=subscription.max_records,
-            # FastStream sleeps this long after an empty poll, so it is a delay as well as a time-out.
-            batch_timeout_ms=10 if interactive else 50,
             fetch_max_wait_ms=500,
             parser=_keep_raw,
             decoder=_as_batch,
             listener=_Assignments(assigned),
         )
         subscriber(on_batch)
+        subscriber.get_msg = partial(_next_records, max_records=subscription.max_records)  # type: ignore[method-assign]
         self._subscribers[subscription.topic.name] = subscriber
 
     def subscriptions(self) -> list[Work]:
@@ -448,6 +450,14 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         self._on_assigned(frozenset(tp.partition for tp in assigned))
+
+
+async def _next_records(consumer: AIOKafkaConsumer, *, max_records: int) -> tuple[ConsumerRecord, ...]:
+    """Wait for records, and take what is there. FastStream's own (0.7.8) sleeps after an empty poll for as long as it
+    has polled, so that every second record waits for the end of a sleep; it can go when that has.
+    """
+    found = await consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
+    return tuple(chain.from_iterable(found.values()))
 
 
 async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:

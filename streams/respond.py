@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from schemas.answers import (
     Answer,
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # How often a worker looks for a wish to stop. "Stopped within 1 s" leaves room for a slow look and a slow model.
 LOOK_EVERY_S = 0.25
+CANCEL_AGAIN_S = 0.1
 # A question that brings its workers down must not bring down all there are.
 MAX_ATTEMPTS = 5
 # A reader that reconnects is away for a moment even where the grace time is 0.
@@ -40,27 +42,54 @@ async def respond(question: QuestionAsked, *, tools: Answering) -> AnswerComplet
     Raises:
         StaleAttempt: another worker has taken over; there is nothing left to do.
     """
-    stored = await _stored(question, tools)
+    try:
+        return await _attempt(question, tools)
+    except _StoredMeanwhile:
+        return await _attempt(question, tools)
+
+
+async def _attempt(question: QuestionAsked, tools: Answering) -> AnswerCompleted | AnswerFailed:
+    """One attempt, from its first event to its last."""
+    # While the attempt begins: both stand before the first word.
+    looking = asyncio.create_task(_stored(question, tools))
     async with AnswerEvents(tools.stream, question.question_id, worker=tools.worker) as events:
-        if stored is not None:
-            if stored.answer is not None:
-                await keep_turn(question, stored.answer, tools)
-            return _repeat(question, stored, events)
-        if events.attempt > MAX_ATTEMPTS:
-            detail = f"{MAX_ATTEMPTS} workers have died of it"
-            return await _fail(question, "crashed-the-worker", detail, False, events, tools)
-        try:
-            answer = await _answer(question, events, tools)
-        except _Ended as end:
-            return await _fail(question, end.reason, end.detail, end.retryable, events, tools)
-        except NotFound as error:
-            return await _fail(question, "not-found", str(error), False, events, tools)
-        except PermanentError as error:
-            return await _fail(question, error.reason, error.detail, False, events, tools)
-        except (Unavailable, TransientError) as error:
-            return await _fail(question, "unavailable", str(error), True, events, tools)
-        events.put(StreamEventName.DONE, answer)
-        return _completed(question, answer, events.attempt)
+        ending = await _ending(question, await looking, events, tools)
+    if events.taken_over.is_set():
+        raise StaleAttempt(f"question {question.question_id} has been taken over")
+    return ending
+
+
+async def _ending(
+    question: QuestionAsked, stored: StoredAnswer | None, events: AnswerEvents, tools: Answering
+) -> AnswerCompleted | AnswerFailed:
+    if stored is not None:
+        if stored.answer is not None:
+            await keep_turn(question, stored.answer, tools)
+        return _repeat(question, stored, events)
+    if events.attempt > MAX_ATTEMPTS:
+        detail = f"{MAX_ATTEMPTS} workers have died of it"
+        return await _fail(question, "crashed-the-worker", detail, False, events, tools)
+    try:
+        answer = await _answer(question, events, tools)
+    except _Ended as end:
+        return await _fail(question, end.reason, end.detail, end.retryable, events, tools)
+    except NotFound as error:
+        return await _fail(question, "not-found", str(error), False, events, tools)
+    except PermanentError as error:
+        return await _fail(question, error.reason, error.detail, False, events, tools)
+    except (Unavailable, TransientError) as error:
+        return await _fail(question, "unavailable", str(error), True, events, tools)
+    if events.attempt > 1:
+        # Who had it before may have slept, not died, and stored an answer after we had looked: the first one counts.
+        kept = await _stored(question, tools)
+        if kept is not None and (kept.answer is None or kept.answer.answer != answer.answer):
+            raise _StoredMeanwhile
+    events.put(StreamEventName.DONE, answer)
+    return _completed(question, answer, events.attempt)
+
+
+class _StoredMeanwhile(Exception):
+    """An earlier attempt has stored another ending than ours; readers get that one, behind a ``restart``."""
 
 
 class _Ended(Exception):
@@ -108,9 +137,19 @@ async def _answer(question: QuestionAsked, events: AnswerEvents, tools: Answerin
         raise _Ended("timeout", "the answer was not finished by its deadline", retryable=True)
     finally:
         # Cancelling closes the generator's connection, so that the model stops working too.
-        work.cancel()
-        watch.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
+        await _cancelled(work, watch)
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel until it is done. A client library may turn a cancellation into an error of its own, which the task then
+    takes for an outage that it should outlast: it would go on for ever, and this answer would have no end.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _reason_to_stop(question: QuestionAsked, events: AnswerEvents, tools: Answering) -> Exception:

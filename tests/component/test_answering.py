@@ -20,7 +20,7 @@ from streams.records import Record
 from streams.respond import respond
 from streams.retrieve import Retrieval
 from tests.fakes.conversations import InMemoryAnswerCache, InMemoryConversationStore
-from tests.fakes.edge import FakeEmbedders, FakeSparse, a_passage
+from tests.fakes.edge import FakeEmbedders, FakeSparse, a_passage, an_answer
 from tests.fakes.index import InMemoryIndex
 from tests.fakes.stores import InMemoryAnswerStore, InMemoryCatalog, InMemoryPassageStore, World
 from tests.fakes.streams import InMemoryAnswerStream
@@ -179,6 +179,63 @@ async def test_a_worker_that_was_taken_over_stops(script, tools):
         await answering
     assert script.closed
     assert await tools.answers.find(ASKER, "q1") is None
+
+
+async def test_a_cancellation_that_a_client_turns_into_an_outage_leaves_no_answer_without_an_end(script, tools):
+    """As Redis' client does now and then: the look for a wish to stop would go on for ever, and hold its answer."""
+    looking, swallowed = asyncio.Event(), 0
+
+    async def stop_requested(question_id):
+        nonlocal swallowed
+        looking.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            swallowed += 1
+            if swallowed > 1:
+                raise
+            raise Unavailable("redis", "Connection closed by server") from None
+
+    script.pieces, script.pause_s = ("x ",) * 20, 0.05
+    tools.stream.stop_requested = stop_requested
+    async with asyncio.timeout(10):
+        event = await respond(a_question(background=True), tools=tools)
+    assert looking.is_set()
+    assert swallowed
+    assert isinstance(event, AnswerCompleted)
+    assert events(tools)[-1][0] == "done"
+
+
+async def test_an_answer_that_was_stored_by_a_sleeper_meanwhile_is_the_one_that_is_given(script, tools):
+    """The stream ends with what is stored, and is told to begin again before it."""
+    question = a_question(background=True)
+    await tools.stream.begin("q1", "a worker that sleeps")
+    script.pause_s = 0.05
+    answering = asyncio.create_task(respond(question, tools=tools))
+    async with asyncio.timeout(5):
+        while not any(name == "token" for name, _ in events(tools)):
+            await asyncio.sleep(0.01)
+    await tools.answers.save(question, an_answer(question, "The sleeper's words."), 1)
+    event = await answering
+    assert event.answer.answer == "The sleeper's words."
+    names = [name for name, _ in events(tools)]
+    behind = events(tools)[len(names) - 1 - names[::-1].index("restart") :]
+    assert "".join(data["text"] for name, data in behind if name == "token") == "The sleeper's words."
+    assert behind[-1][1]["answer"] == "The sleeper's words."
+
+
+async def test_whoever_was_taken_over_at_the_very_end_announces_nothing(script, tools):
+    """Its end is refused by the stream; the worker that has the question now tells everybody."""
+    append = tools.stream.append
+
+    async def append_unless_it_is_the_end(question_id, attempt, seq, written):
+        if any(name == "done" for name, _ in written):
+            await tools.stream.begin(question_id, "worker-b")
+        await append(question_id, attempt, seq, written)
+
+    tools.stream.append = append_unless_it_is_the_end
+    with pytest.raises(StaleAttempt):
+        await respond(a_question(), tools=tools)
 
 
 async def test_without_redis_the_answer_is_still_stored(script, tools):

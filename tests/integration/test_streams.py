@@ -1,137 +1,26 @@
-"""Streams that survive, between real processes: two of the API, two answerers, a model server, their own Redis.
-
-The model is the stub with Ollama's API, so that its pace is ours.
-"""
+"""Streams between real processes: what a model says, read in a browser too, resumed anywhere, stopped, left."""
 
 import asyncio
-import json
-import os
+import random
 import re
-import signal
-import socket
+import shutil
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
 import httpx
-import psutil
 import pytest
-import pytest_asyncio
-from jsonschema import Draft202012Validator
-from redis.asyncio import Redis
+from playwright.async_api import Page, async_playwright
 
-from consumers.app import PIPELINE, wired
-from infra.local.progress import Lines
-from infra.local.redis import LocalRedis
-from infra.local.roles import RoleProcess
-from infra.redis_streams import RedisAnswerStream
-from schemas.asyncapi import stream_schemas
-from tests.pipeline import Pipeline, eventually, prepared
-from tests.processes import ApiProcess, Event, a_role, events, running
-from tests.services import Services, tools_dir
-from tests.stub_ollama import Faults, StubOllama
+from tests.pipeline import eventually
+from tests.processes import events
+from tests.site import GRACE_S, HEARTBEAT_S, PATIENCE_S, QUERY, Site, every, is_safe_behind_a_proxy, is_whole
+from tests.stub_ollama import Faults
 
-TOKEN = "a-token-for-tests"
-QUERY = {"query": "How long does the walrus archive keep its records?"}
-# Long enough for a reader to be back in time on a busy machine, short enough to be waited for.
-GRACE_S = 3.0
-HEARTBEAT_S = 0.5
-SEND_TIMEOUT_S = 2.0
-FIRST_TOKEN_S = 3.0
-SLOW_READERS = 4
-LONG_STREAM = 15_000
-# Waits only end here when something does not happen at all: every answer ends within its 60 s by itself.
-PATIENCE_S = 45.0
-
-
-@dataclass
-class Site:
-    pipeline: Pipeline
-    model: StubOllama
-    redis: LocalRedis
-    apis: tuple[ApiProcess, ApiProcess]
-    answerers: list[RoleProcess]
-    seen: list[Event] = field(default_factory=list)
-    """Every event of every stream, for the schemas."""
-
-    async def ask(self, client: httpx.AsyncClient, **body: object) -> str:
-        accepted = await client.post("/api/v1/queries", json={**QUERY, **body})
-        assert accepted.status_code == 202, accepted.text
-        return str(accepted.json()["query_id"])
-
-    async def read(
-        self, client: httpx.AsyncClient, query_id: str, after: str | None = None, *, until: int | None = None
-    ) -> list[Event]:
-        """The events of a stream from there on, at most ``until`` of them; reconnects behind a closing word."""
-        found: list[Event] = []
-        headers = {"Last-Event-ID": after} if after else {}
-        async with client.stream("GET", f"/api/v1/queries/{query_id}/stream", headers=headers) as response:
-            assert response.status_code in (200, 204), response.status_code
-            async for event in events(response):
-                if event.name != ":":
-                    found.append(event)
-                    self.seen.append(event)
-                if until is not None and len(found) == until:
-                    break
-        return found
-
-    def words(self, count: int, pause_s: float = 0.0) -> None:
-        """What the model says from now on, and how fast."""
-        self.model.answer = [f"w{number} " for number in range(count - 1)] + ["[1]."]
-        self.model.faults = Faults(pause_s=pause_s)
-
-
-def text_of(found: list[Event]) -> str:
-    """The text as a reader assembles it."""
-    text = ""
-    for event in found:
-        if event.name == "restart":
-            text = ""
-        elif event.name == "token":
-            text += event.data["text"]
-    return text
-
-
-def is_whole(found: list[Event]) -> bool:
-    """A complete answer: its end is ``done``, and the tokens of the last attempt are its text."""
-    return found[-1].name == "done" and text_of(found) == found[-1].data["answer"]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def site(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    folder = tmp_path_factory.mktemp("streams")
-    redis = LocalRedis(folder / "redis", tools_dir(), log_dir=folder / "logs", progress=Lines())
-    await redis.start()
-    try:
-        async with StubOllama() as model, _site(services, folder, redis, model) as site:
-            yield site
-    finally:
-        await redis.stop()
-
-
-@asynccontextmanager
-async def _site(services: Services, folder, redis: LocalRedis, model: StubOllama) -> AsyncIterator[Site]:
-    options = {
-        "api_token": TOKEN, "redis_url": redis.url, "generator": "ollama", "ollama_url": model.url,
-        "ollama_model": "writer", "answer_cache_ttl_s": 0, "answer_grace_s": GRACE_S, "sse_heartbeat_s": HEARTBEAT_S,
-        "sse_send_timeout_s": SEND_TIMEOUT_S, "kafka_session_timeout_ms": 2500,
-        "first_token_timeout_s": FIRST_TOKEN_S,
-    }  # fmt: skip
-    async with prepared(services, folder, **options) as pipeline:
-        settings = pipeline.settings
-        apis = (ApiProcess(settings, "api"), ApiProcess(settings, "api-2"))
-        answerers = [a_role(settings, name, "answerer") for name in ("answerer", "answerer-2")]
-        async with wired(PIPELINE, settings, asyncio.Event()), running(*apis, *answerers):
-            site = Site(pipeline, model, redis, apis, answerers)
-            async with apis[0].client() as client:
-                path = "/api/v1/collections/default/documents/walrus.md"
-                put = await client.put(path, content="The walrus archive keeps its records for nine years.")
-                body = {**QUERY, "min_position": put.json()["position"], "wait_ms": 30_000}
-                first = await client.post("/api/v1/query", json=body)
-                assert first.status_code == 200, first.text
-            yield site
-
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE_TOKENS = 10_000
+STREAM_EVENTS = 200
+LEAVERS = 100
 
 # The model
 
@@ -165,20 +54,105 @@ async def test_a_model_that_is_down_leaves_the_passages(site: Site) -> None:
     site.model.faults = Faults()
 
 
+# The wire
+
+
+def hostile_tokens() -> list[str]:
+    """What would break a framing by lines, in every order; reproducible."""
+    parts = ["\r", "\n", "\r\n", "\n\n", "\x00", "\u2028", "\u2029", "\x85", "\ufeff", "\x0b", "\x1b[2J"]
+    parts += ["\U0001f98a", "\U0001f469\u200d\U0001f469\u200d\U0001f467", "\u00e9", "e\u0301", "\U0010ffff"]
+    parts += ["data:", "data: x", "id:", "id: 9-9", "event: done", "retry: 1", ":", " ", "  ", '"', "\\", "</script>"]
+    drawn = random.Random(6)
+
+    def character() -> str:
+        code = drawn.choice((drawn.randrange(0x80), drawn.randrange(0xD800), drawn.randrange(0xE000, 0x110000)))
+        return chr(code)
+
+    return [
+        "".join(drawn.choice(parts) if drawn.random() < 0.7 else character() for _ in range(drawn.randrange(1, 7)))
+        for _ in range(HOSTILE_TOKENS)
+    ]
+
+
+async def test_hostile_tokens_arrive_exactly_in_our_own_parser_and_in_a_browser(site: Site) -> None:
+    tokens = hostile_tokens()
+    query_id = await site.stream_of(tokens)
+    api = site.apis[0]
+    async with api.client() as client, client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response:
+        assert is_safe_behind_a_proxy(response)
+        found: list[str] = []
+        async for event in events(response):
+            if event.name == "token":
+                found.append(event.data["text"])
+            elif event.name == "restart":
+                found.clear()
+            if len(found) == len(tokens):
+                break
+    assert found == tokens
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: only our own parser has read them")
+    async with a_page(api.url) as page:
+        read = await page.evaluate(_READ_TOKENS, [f"/api/v1/queries/{query_id}/stream", len(tokens)])
+    assert read == tokens
+
+
+_READ_TOKENS = """([url, count]) => new Promise((resolve, reject) => {
+    const source = new EventSource(url), found = [];
+    source.addEventListener("token", (event) => {
+        found.push(JSON.parse(event.data).text);
+        if (found.length === count) { source.close(); resolve(found); }
+    });
+    source.addEventListener("restart", () => { found.length = 0; });
+    source.addEventListener("done", () => reject("an end that nobody has sent"));
+    source.onerror = () => reject("a connection error");
+})"""
+
+
 # Resuming
 
 
 async def test_a_stream_resumes_at_every_cut_on_the_other_process(site: Site) -> None:
-    site.words(120, pause_s=0.004)
+    """An answer of 200 events; behind the last one there is nothing to come."""
+    query_id = await site.stream_of([f"w{number} " for number in range(STREAM_EVENTS - 4)] + ["[1]."], ended=True)
     async with site.apis[0].client() as one, site.apis[1].client() as other:
-        query_id = await site.ask(one)
         whole = await site.read(one, query_id)
         assert is_whole(whole)
-        assert len(whole) > 60
-        for cut in range(1, len(whole)):
-            rest = await site.read(other, query_id, whole[cut - 1].id)
+        assert len(whole) == STREAM_EVENTS
+        for cut in range(STREAM_EVENTS + 1):
+            rest = await site.read(other, query_id, whole[cut - 1].id if cut else None)
             assert whole[:cut] + rest == whole
-        assert await site.read(other, query_id, whole[-1].id) == []
+        last = {"Last-Event-ID": whole[-1].id}
+        assert (await other.get(f"/api/v1/queries/{query_id}/stream", headers=last)).status_code == 204
+
+
+async def test_a_browsers_own_event_source_survives_an_api_process_that_is_restarted(site: Site) -> None:
+    """Nothing but ``EventSource``: it reconnects by itself, with the id that it has seen last."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    site.words(300, pause_s=0.02)
+    api = site.apis[1]
+    async with api.client() as client:
+        query_id = await site.ask(client)
+    async with a_page(api.url) as page:
+        await page.evaluate(_WATCH, f"/api/v1/queries/{query_id}/stream")
+        await eventually(lambda: page.evaluate("window.seen.length > 30"), within_s=PATIENCE_S)
+        await api.stop()
+        await api.start()
+        await eventually(lambda: page.evaluate("window.finished !== undefined"), within_s=PATIENCE_S)
+        seen, answer, opened = await page.evaluate("[window.seen, window.finished, window.opened]")
+    assert opened >= 2
+    assert "".join(seen) == answer
+    assert answer == "".join(site.model.answer)
+
+
+_WATCH = """(url) => {
+    Object.assign(window, {seen: [], opened: 0});
+    const source = new EventSource(url);
+    source.onopen = () => window.opened += 1;
+    source.addEventListener("token", (event) => window.seen.push(JSON.parse(event.data).text));
+    source.addEventListener("restart", () => window.seen.length = 0);
+    source.addEventListener("done", (event) => { source.close(); window.finished = JSON.parse(event.data).answer; });
+}"""
 
 
 async def test_several_clients_watch_one_answer_while_it_is_made(site: Site) -> None:
@@ -195,7 +169,7 @@ async def test_a_lost_stream_ends_in_one_resync_with_the_stored_answer(site: Sit
     async with site.apis[0].client() as client:
         query_id = await site.ask(client)
         whole = await site.read(client, query_id)
-        redis = _redis(site)
+        redis = site.connect_redis()
         await redis.delete(f"answer:{query_id}")
         await redis.aclose()
         found = await site.read(client, query_id, whole[3].id)
@@ -203,17 +177,17 @@ async def test_a_lost_stream_ends_in_one_resync_with_the_stored_answer(site: Sit
     assert found[0].data["answer"] == whole[-1].data
 
 
-# Heartbeats, and readers that are slow or gone
+# Heartbeats; stopped, and left
 
 
 async def test_an_idle_stream_has_a_heartbeat(site: Site) -> None:
-    query_id = await _an_idle_stream(site)
+    query_id = await site.stream_of([])
     async with (
         site.apis[0].client() as client,
         client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response,
         asyncio.timeout(PATIENCE_S),
     ):
-        _is_safe_behind_a_proxy(response)
+        assert is_safe_behind_a_proxy(response)
         beats: list[float] = []
         async for event in events(response):
             # Only beats that follow one another: nothing else kept the stream alive meanwhile.
@@ -225,22 +199,22 @@ async def test_an_idle_stream_has_a_heartbeat(site: Site) -> None:
 
 
 async def test_stopping_an_answer_frees_the_model(site: Site) -> None:
-    site.model.faults = Faults(endless=True, pause_s=0.02)
+    site.endless()
     async with site.apis[0].client() as one, site.apis[1].client() as other:
         query_id = await site.ask(one)
         reading = asyncio.create_task(site.read(one, query_id))
-        await eventually(lambda: _generating(site))
+        await eventually(site.generating)
         assert (await other.delete(f"/api/v1/queries/{query_id}")).status_code == 202
-        await eventually(lambda: _idle(site), within_s=PATIENCE_S)
+        await eventually(site.idle, within_s=PATIENCE_S)
         found = await reading
     assert (found[-1].name, found[-1].data["reason"]) == ("failed", "stopped")
 
 
 async def test_an_answer_that_everybody_has_left_is_stopped_after_the_grace_time(site: Site) -> None:
-    site.model.faults = Faults(endless=True, pause_s=0.02)
+    site.endless()
     async with site.apis[0].client() as client:
         left_at = [await hang_up(site, client) for hang_up in (_leave_the_stream, _leave_the_json)]
-        await eventually(lambda: _idle(site), within_s=PATIENCE_S)
+        await eventually(site.idle, within_s=PATIENCE_S)
     # Presence is a lease in Redis, looked at four times a second: not before the grace time is over.
     assert time.monotonic() - left_at[-1] > GRACE_S * 0.5
 
@@ -257,235 +231,85 @@ async def test_a_reader_that_is_back_within_the_grace_time_has_lost_nothing(site
     assert is_whole(found)
 
 
-async def test_readers_that_take_nothing_are_cut_off_and_cost_little(site: Site) -> None:
-    query_id = await _a_long_stream(site)
-    api = site.apis[0]
-    before_mb = _memory_mb(api)
-    request = [f"GET /api/v1/queries/{query_id}/stream HTTP/1.1", "Host: 127.0.0.1"]
-    request += [f"{name}: {value}" for name, value in api.headers.items()]
-    readers = [socket.socket() for _ in range(SLOW_READERS)]
-    started = time.monotonic()
-    for reader in readers:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.connect(("127.0.0.1", api.port))
-        reader.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
-
-    async def cut_off() -> bool:
-        async with api.client() as client:
-            return f"leat_sse_slow_readers_total {SLOW_READERS:.1f}" in (await client.get("/metrics")).text
-
-    # Loopback takes some 4 MB of each before anything waits; the rest is the time to make them.
-    await eventually(cut_off, within_s=90)
-    assert time.monotonic() - started >= SEND_TIMEOUT_S * 0.5
-    assert _memory_mb(api) - before_mb < 2 * SLOW_READERS + 20
-    for reader in readers:
-        reader.close()
+async def test_however_readers_leave_and_whatever_they_stop_no_model_is_left_working(site: Site) -> None:
+    """In waves, at several stages, half of them by hanging up and half by asking to stop."""
+    site.endless()
+    leaving = [_leave_at("meta"), _leave_at("token")]
+    leaving += [_leave_after_a_moment(path) for path in ("/api/v1/query/stream", "/api/v1/query")]
+    ways: list[Way] = [*leaving, *[_stop] * len(leaving)]
+    async with site.apis[0].client() as one, site.apis[1].client() as other:
+        for start in range(0, 2 * LEAVERS, 32):
+            wave = range(start, min(start + 32, 2 * LEAVERS))
+            await asyncio.gather(*(ways[n % len(ways)](site, one if n % 3 else other, n) for n in wave))
+        await eventually(site.idle, within_s=PATIENCE_S)
+        site.words(10)
+        assert is_whole(await site.read(one, await site.ask(one)))
 
 
-async def test_replays_starve_no_other_request(site: Site) -> None:
-    query_id = await _a_long_stream(site)
-    async with site.apis[0].client() as client:
-        replayed = [0, 0, 0]
-
-        async def replay(place: int) -> None:
-            async with client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response:
-                async for event in events(response):
-                    replayed[place] += event.name == "token"
-
-        replays = [asyncio.create_task(replay(place)) for place in range(len(replayed))]
-        await eventually(lambda: _every(count > 0 for count in replayed))
-        assert (await client.get("/livez")).status_code == 200
-        # It was not answered last: much of what the replays had to send was still to come.
-        assert sum(replayed) < len(replayed) * LONG_STREAM / 2
-        for task in replays:
-            task.cancel()
-        await asyncio.gather(*replays, return_exceptions=True)
-        # Nor by replays that nobody reads any more.
-        assert (await client.get("/livez")).status_code == 200
+# Looking, and leaving
 
 
-# Processes that die
-
-
-async def test_a_redis_that_restarts_in_the_middle_loses_nothing_silently(site: Site) -> None:
-    for _ in range(3):
-        site.words(150, pause_s=0.02)
-        async with site.apis[1].client() as client:
-            query_id = await site.ask(client)
-            said = site.model.tokens_sent
-            reading = asyncio.create_task(site.read(client, query_id))
-            await eventually(lambda said=said: _every([site.model.tokens_sent > said + 30]))  # type: ignore[misc]
-            assert site.redis.child is not None
-            os.kill(site.redis.child.pid, signal.SIGKILL)
-            await site.redis.child.wait()
-            await site.redis.start()
-            found = await asyncio.wait_for(reading, 60)
-            stored = (await client.get(f"/api/v1/queries/{query_id}")).json()["answer"]
-        if found[-1].name == "resync":
-            assert found[-1].data["answer"] == stored
-        else:
-            assert is_whole(found)
-            assert found[-1].data == stored
-
-
-async def test_when_the_worker_is_killed_another_one_answers(site: Site) -> None:
-    site.words(120, pause_s=0.03)
-    async with site.apis[0].client() as client:
-        queries = [await site.ask(client) for _ in range(5)]
-        begun = await site.read(client, queries[0], until=10)
-        assert begun[-1].name == "token"
-        reading = [asyncio.create_task(site.read(client, query_id)) for query_id in queries]
-        victim = await _worker_of(site, queries[0])
-        assert victim.child is not None
-        os.kill(victim.child.pid, signal.SIGKILL)
-        answers = await asyncio.wait_for(asyncio.gather(*reading), 90)
-        await victim.start()
-    assert all(is_whole(found) for found in answers)
-    assert "restart" in [event.name for event in answers[0]]
-    for found in answers:
-        ids = [tuple(map(int, event.id.split("-"))) for event in found]
-        assert ids == sorted(set(ids))
-
-
-async def test_a_process_that_stops_hands_its_streams_over(site: Site) -> None:
-    site.words(250, pause_s=0.02)
-    one, other = site.apis
-    async with one.client() as client, other.client() as elsewhere:
-        queries = [await site.ask(client) for _ in range(10)]
-        parts: list[list[Event]] = [[] for _ in queries]
-        comments: list[list[str]] = [[] for _ in queries]
-        reading = [
-            asyncio.create_task(_with_comments(client, query_id, parts[place], comments[place]))
-            for place, query_id in enumerate(queries)
-        ]
-        await eventually(lambda: _every(len(found) > 5 for found in parts))
-        os.kill(one.pid, signal.SIGTERM)
-        await eventually(lambda: _not_ready(one, elsewhere))
-        await asyncio.gather(*reading)
-        assert all("closing" in said[-1] for said in comments)
-        await eventually(lambda: _ended(one), within_s=PATIENCE_S)
-        for query_id, found in zip(queries, parts, strict=True):
-            assert is_whole(found + await site.read(elsewhere, query_id, found[-1].id))
-    await one.start()
-
-
-async def test_every_event_that_was_seen_fits_its_published_schema(site: Site) -> None:
-    """Last, over all that the others have read, and one more."""
-    site.words(5)
-    async with site.apis[1].client() as client:
-        assert is_whole(await site.read(client, await site.ask(client)))
-    validators = {name: Draft202012Validator(schema) for name, schema in stream_schemas().items()}
-    sample = {json.dumps(event.data, sort_keys=True): event for event in site.seen if event.name != "token"}
-    for event in [*sample.values(), *(event for event in site.seen[:200] if event.name == "token")]:
-        validators[event.name].validate(event.data)
-
-
-# Looking
-
-
-def _memory_mb(api: ApiProcess) -> float:
-    return psutil.Process(api.pid).memory_info().rss / 1e6
-
-
-def _redis(site: Site) -> Redis:
-    return Redis.from_url(site.redis.url)
-
-
-async def _worker_of(site: Site, query_id: str) -> RoleProcess:
-    redis = _redis(site)
-    owner = str(await redis.get(f"answer:{query_id}:owner"), "utf-8")
-    await redis.aclose()
-    return next(role for role in site.answerers if role.child and owner.endswith(f"-{role.child.pid}"))
-
-
-async def _generating(site: Site) -> bool:
-    return any(path == "/api/chat" for path, _ in site.model.requests[-3:]) and site.model.open_connections > 0
-
-
-async def _idle(site: Site) -> bool:
-    return site.model.open_connections == 0
-
-
-async def _ended(api: ApiProcess) -> bool:
-    return api.exit_code is not None
-
-
-async def _not_ready(api: ApiProcess, client: httpx.AsyncClient) -> bool:
-    """It says so, or takes no connections any more."""
-    try:
-        return (await client.get(f"{api.url}/readyz")).status_code == 503
-    except httpx.TransportError:
-        return True
-
-
-async def _every(conditions: Iterable[bool]) -> bool:
-    return all(conditions)
-
-
-def _is_safe_behind_a_proxy(response: httpx.Response) -> None:
-    assert response.headers["content-type"].startswith("text/event-stream")
-    assert response.headers["cache-control"] == "no-store"
-    assert response.headers["x-accel-buffering"] == "no"
+@asynccontextmanager
+async def a_page(url: str) -> AsyncIterator[Page]:
+    """A page of our own origin in a real browser; its address signs it in."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            page = await browser.new_page()
+            await page.goto(url)
+            yield page
+        finally:
+            await browser.close()
 
 
 async def _leave_the_stream(site: Site, client: httpx.AsyncClient) -> float:
     """When it was left."""
-    async with client.stream("POST", "/api/v1/query/stream", json=QUERY) as response:
-        _is_safe_behind_a_proxy(response)
-        async for event in events(response):
-            if event.name == "token":
-                break
-        return time.monotonic()
+    await _leave_at("token")(site, client, 0)
+    return time.monotonic()
 
 
 async def _leave_the_json(site: Site, client: httpx.AsyncClient) -> float:
     """When it was left."""
     connections = site.model.open_connections
     asking = asyncio.create_task(client.post("/api/v1/query", json=QUERY))
-    await eventually(lambda: _every([site.model.open_connections > connections]))
+    await eventually(lambda: every([site.model.open_connections > connections]))
     left_at = time.monotonic()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     return left_at
 
 
-async def _with_comments(client: httpx.AsyncClient, query_id: str, found: list[Event], comments: list[str]) -> None:
-    async with client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response:
-        with suppress(httpx.TransportError):
+Way = Callable[[Site, httpx.AsyncClient, int], Awaitable[None]]
+
+
+def _leave_at(name: str) -> Way:
+    """Hang up when the first event of this name has come."""
+
+    async def leave(site: Site, client: httpx.AsyncClient, number: int) -> None:
+        async with client.stream("POST", "/api/v1/query/stream", json=QUERY) as response:
             async for event in events(response):
-                if event.name == ":":
-                    comments.append(event.data["text"])
-                else:
-                    found.append(event)
+                if event.name == name:
+                    return
+
+    return leave
 
 
-async def _an_idle_stream(site: Site) -> str:
-    """A running question whose stream was taken over by hand, so that nothing more comes."""
-    query_id, stream, redis, _ = await _taken_over(site)
-    await stream.close()
-    await redis.aclose()
-    return query_id
+def _leave_after_a_moment(path: str) -> Way:
+    """Hang up wherever it is by then: not accepted yet, in retrieval, before the first token, in the middle."""
+
+    async def leave(site: Site, client: httpx.AsyncClient, number: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.03 * (number % 12)):
+                await client.post(path, json=QUERY)
+
+    return leave
 
 
-async def _a_long_stream(site: Site) -> str:
-    """The same with 15,000 events, some megabytes."""
-    query_id, stream, redis, attempt = await _taken_over(site)
-    token = json.dumps({"text": "x" * 400})
-    for start in range(1, LONG_STREAM + 1, 500):
-        await stream.append(query_id, attempt, start, [("token", token)] * 500)
-    await stream.close()
-    await redis.aclose()
-    return query_id
-
-
-async def _taken_over(site: Site) -> tuple[str, RedisAnswerStream, Redis, int]:
-    """A running question, and the attempt in our hands that its worker has lost it to."""
-    site.model.faults = Faults(endless=True, pause_s=0.05)
-    async with site.apis[0].client() as client:
-        query_id = await site.ask(client)
-    await eventually(lambda: _generating(site))
-    redis = _redis(site)
-    stream = RedisAnswerStream(redis)
-    attempt = await stream.begin(query_id, "by hand")
-    await eventually(lambda: _idle(site))  # the worker has noticed
-    return query_id, stream, redis, attempt
+async def _stop(site: Site, client: httpx.AsyncClient, number: int) -> None:
+    """Ask to stop at once, or when some events have come; its readers are told."""
+    query_id = await site.ask(client)
+    if number % 4:
+        await site.read(client, query_id, until=number % 4)
+    assert (await client.delete(f"/api/v1/queries/{query_id}")).status_code == 202
+    found = await site.read(client, query_id)
+    assert (found[-1].name, found[-1].data["reason"]) == ("failed", "stopped")
