@@ -34,6 +34,7 @@ from infra.drift import count_drift
 from infra.embedding.questions import BulkAsQuestionEmbedders
 from infra.files.directory_job import directory_work
 from infra.guardrails import GUARDRAILS
+from infra.kafka.connection import METADATA_MAX_AGE_MS
 from infra.kafka.epochs import current_epoch, log_identity
 from infra.kafka.log_scan import KafkaLogScanner
 from infra.kafka.partitioning import home_partition
@@ -212,6 +213,7 @@ def make_broker(settings: Settings) -> KafkaBroker:
         (settings.kafka_bootstrap_servers or "").split(","),
         security=faststream_security(settings),
         client_id=f"leat-{socket.gethostname()}",
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         acks="all",
         enable_idempotence=True,
         max_request_size=MAX_RECORD_BYTES + 2 * DEAD_LETTER_HEADROOM_BYTES,

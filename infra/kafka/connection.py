@@ -7,6 +7,11 @@ from typing import Any
 from infra.settings import Settings
 from streams.errors import PermanentError
 
+# aiokafka looks for brokers only among those that it has heard of last, never again at the given addresses (KIP-899):
+# if it heard of one only, while others were away, and that one dies, it waits until that one is back. Check A08 waited
+# 34 s with two of three brokers serving; the default is five minutes.
+METADATA_MAX_AGE_MS = 10_000
+
 
 def connection_kwargs(settings: Settings) -> dict[str, Any]:
     """Keyword arguments of any aiokafka client (producer, consumer, admin): addresses, security.
@@ -21,6 +26,7 @@ def connection_kwargs(settings: Settings) -> dict[str, Any]:
     kwargs: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
         "security_protocol": settings.kafka_security_protocol,
+        "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     }
     if "SSL" in settings.kafka_security_protocol:
         cafile = settings.kafka_ssl_cafile

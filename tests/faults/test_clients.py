@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from packaging.version import Version
 
-from infra.kafka.connection import connection_kwargs
+from infra.kafka.connection import METADATA_MAX_AGE_MS, connection_kwargs
 from infra.kafka.producer import Outgoing, Producer
 from schemas.topics import RETRIES, prefixed
 from streams.topology import STAGES
@@ -72,6 +72,7 @@ def check_consumer(consumer: AIOKafkaConsumer, *, partitions: int) -> None:
     assert consumer._group_instance_id.startswith("slot-0-")
     assert consumer._max_poll_interval_ms >= 3 * LONGEST_HANDLER_MS
     assert 1 <= len(consumer.assignment()) <= partitions
+    assert consumer._client._metadata_max_age_ms == METADATA_MAX_AGE_MS
 
 
 def check_producer(producer: AIOKafkaProducer) -> None:
@@ -80,3 +81,4 @@ def check_producer(producer: AIOKafkaProducer) -> None:
     assert producer._txn_manager is not None
     assert producer._txn_manager.has_pid()
     assert producer._txn_manager.transactional_id is None
+    assert producer.client._metadata_max_age_ms == METADATA_MAX_AGE_MS
