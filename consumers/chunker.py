@@ -168,9 +168,7 @@ class Chunker:
         """Publish what follows from an admitted change; ``in_force`` knows of documents that are superseded."""
         request, changed = arrival.request, arrival.incoming.changed
         if admitted.verdict is Verdict.SUPERSEDED:
-            if changed.change is Change.UPSERT and in_force.get(request.key, request.revision) < request.revision:
-                # Nothing newer has taken effect, and nothing may: it could be unreadable. Whoever had admitted this one
-                # may have died before cutting it. If it loses after all, the indexer says so.
+            if _may_count(arrival, in_force):
                 await self._pass_on(arrival, admitted, sending)
             else:
                 await self._say_superseded(arrival, admitted, sending)
@@ -299,6 +297,21 @@ class Chunker:
             partition=request.origin.partition,
             headers={headers.REPUBLISHED: str(request.revision)},
         )
+
+
+def _may_count(arrival: _Arrival, in_force: Mapping[DocumentKey, int]) -> bool:
+    """Whether a superseded text is to be cut nevertheless.
+
+    Nothing newer has taken effect, and nothing may: it could be unreadable. Whoever admitted this one first may have
+    died before cutting it. If it loses after all, the indexer says so. A record that was published again has its text
+    from one that stands before it.
+    """
+    request = arrival.request
+    return (
+        request.change is Change.UPSERT
+        and arrival.record.header(headers.REPUBLISHED) is None
+        and in_force.get(request.key, request.revision) < request.revision
+    )
 
 
 async def _send_home(record: Record, incoming: IncomingChange, home: int, sending: Sending) -> None:
