@@ -9,7 +9,8 @@ from streams.errors import PermanentError
 
 # aiokafka looks for brokers only among those that it has heard of last, never again at the given addresses (KIP-899):
 # if it heard of one only, while others were away, and that one dies, it waits until that one is back. Check A08 waited
-# 34 s with two of three brokers serving; the default is five minutes.
+# 34 s with two of three brokers serving. And a consumer whose topic was deleted and made again has no partitions until
+# it looks. The default is five minutes.
 METADATA_MAX_AGE_MS = 10_000
 
 
