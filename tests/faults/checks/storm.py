@@ -7,6 +7,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 from schemas.pipeline import IndexCommitted
 from schemas.topics import INDEX_COMMITS
+from streams.errors import Unavailable
 from streams.topology import STAGES
 from tests.faults.arena import Arena, Stopwatch
 from tests.faults.harness import PIPELINE, Leat, eventually, installation
@@ -96,7 +97,11 @@ async def _longest_idle(leat: Leat) -> float:
 
     async def level() -> bool:
         nonlocal longest
-        behind = {group: lag for group, lag in (await leat.lag.read()).items() if group not in answering}
+        try:
+            read = await leat.lag.read()
+        except Unavailable:  # the groups' coordinator is loading
+            return False
+        behind = {group: lag for group, lag in read.items() if group not in answering}
         for group, lag in behind.items():
             before, at = moved.get(group, (-1, clock.s))
             if lag == 0 or lag != before:
