@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from infra.kafka.connection import connection_kwargs
 from infra.kafka.question_log import KafkaQuestionLog
-from infra.postgres.answers import PostgresAnswerStore
+from infra.postgres.pool import Pool
 from infra.redis_streams import RedisAnswerStream
 from schemas.access import AccessLevel, Principal
 from schemas.answers import TERMINAL_EVENTS, QuestionAsked, StreamEventName
@@ -53,9 +53,9 @@ async def check_answers(leat: Leat, questions: Sequence[QuestionAsked], *, may_f
     ``may_fail``: an end that says why there is no answer is one too; outages may be longer than a question can wait.
     """
     redis = Redis.from_url(leat.settings.redis_url or "")
-    stream, answers = RedisAnswerStream(redis), PostgresAnswerStore(leat.pool)
+    stream = RedisAnswerStream(redis)
     try:
-        found = await asyncio.gather(*(_problem(question, stream, answers) for question in questions))
+        found = await asyncio.gather(*(_problem(question, stream, leat.pool) for question in questions))
     finally:
         await stream.close()
         await redis.aclose()
@@ -67,7 +67,7 @@ async def check_answers(leat: Leat, questions: Sequence[QuestionAsked], *, may_f
     ]
 
 
-async def _problem(question: QuestionAsked, stream: RedisAnswerStream, answers: PostgresAnswerStore) -> str:
+async def _problem(question: QuestionAsked, stream: RedisAnswerStream, pool: Pool) -> str:
     entries: list[tuple[str, str, str]] = []
     try:
         async with asyncio.timeout(ANSWERED_WITHIN_S):
@@ -85,10 +85,12 @@ async def _problem(question: QuestionAsked, stream: RedisAnswerStream, answers: 
         return f"{_FAILED}: {entries[-1][2]}"
     began = max((n for n, name in enumerate(names) if name == StreamEventName.RESTART), default=-1) + 1
     text = "".join(json.loads(data)["text"] for _, name, data in entries[began:] if name == StreamEventName.TOKEN)
-    stored = await answers.find(question.principal.tenant, question.question_id)
-    if stored is None or stored.answer is None:
+    # The row as it is: the store hands out only what its reader may still see of it.
+    rows = await pool.fetch("select answer from answers where question_id = $1", question.question_id)
+    if not rows or rows[0]["answer"] is None:
         return "no stored answer"
-    return "" if stored.answer.answer == text else f"{text!r} was streamed, {stored.answer.answer!r} is stored"
+    stored = rows[0]["answer"]["answer"]
+    return "" if stored == text else f"{text!r} was streamed, {stored!r} is stored"
 
 
 def _gap(ids: Sequence[str]) -> str | None:
