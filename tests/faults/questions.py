@@ -71,9 +71,11 @@ async def _problem(question: QuestionAsked, stream: RedisAnswerStream, pool: Poo
     entries: list[tuple[str, str, str]] = []
     try:
         async with asyncio.timeout(ANSWERED_WITHIN_S):
-            entries.extend([entry async for entry in stream.read(question.question_id, after=None)])
+            async for entry in stream.read(question.question_id, after=None):
+                entries.append(entry)
     except TimeoutError:
-        return f"no end after {ANSWERED_WITHIN_S} s"
+        seen = ", ".join(f"{entry_id} {name}" for entry_id, name, _ in entries) or "nothing"
+        return f"no end after {ANSWERED_WITHIN_S} s, but {seen}"
     except StreamLost:
         return "its stream is lost"
     names = [name for _, name, _ in entries]
