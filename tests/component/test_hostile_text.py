@@ -65,7 +65,9 @@ def is_harmful(text: str, passage: Passage) -> bool:
 @pytest.fixture(scope="module")
 async def model():
     async with StubOllama(obey=True) as server:
-        generator = OllamaGenerator(server.url, "writer", context_tokens=4096, patience=Patience())
+        generator = OllamaGenerator(
+            server.url, "writer", context_tokens=4096, patience=Patience(), keep_alive="5m", load_timeout_s=60
+        )
         yield generator
         await generator.close()
 
@@ -144,7 +146,9 @@ async def test_an_endless_output_ends_at_the_number_of_tokens():
     async with StubOllama() as server:
         server.faults.endless = True
         server.answer = ["word "]
-        generator = OllamaGenerator(server.url, "writer", context_tokens=4096, patience=Patience())
+        generator = OllamaGenerator(
+            server.url, "writer", context_tokens=4096, patience=Patience(), keep_alive="5m", load_timeout_s=60
+        )
         composition = compose(
             QUESTIONS[0], Retrieval((a_passage(1, text=FACT),), 1, similarity=0.8), generator=generator, max_tokens=50
         )
