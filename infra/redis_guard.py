@@ -11,7 +11,7 @@ from streams.errors import Unavailable
 DEPENDENCY = "redis"
 # A command takes a fraction of a millisecond; a Redis that is silent for this long is down, as far as a reader is
 # concerned. Nothing depends on Redis but comfort, so work goes on without it.
-COMMAND_S = 1.0
+COMMAND_S = 2.0
 # Commands in flight at once. With the connection that follows the streams, below what the client's pool holds: one too
 # many there is an error, which would look like a Redis that is away.
 MAX_COMMANDS = 6

@@ -189,7 +189,7 @@ class RedisAnswerStream:
                         outage.over()
                     except Unavailable as error:
                         # Known to be away, and nothing shown yet that could be gone on with: the store is quicker.
-                        hopeless = isinstance(error, CircuitOpen) and tail is None
+                        hopeless = isinstance(error, CircuitOpen) and position == BEGINNING
                         if hopeless or outage.lasts_too_long():
                             raise
                         await asyncio.sleep(OUTAGE_PAUSE_S)
