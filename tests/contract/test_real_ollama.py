@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import time
 import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -46,14 +44,7 @@ def settings(ollama_url: str, tmp_path: Path) -> Settings:
     )
 
 
-async def has_tiny(url: str) -> bool:
-    async with httpx.AsyncClient(base_url=url) as client:
-        return (await client.post("/api/show", json={"model": "tiny"})).is_success
-
-
-async def a_generator(settings: Settings, kind: str) -> TextGenerator:
-    if not await has_tiny(str(settings.ollama_url)):
-        pytest.skip("the script that makes the tiny model is not there")
+def a_generator(settings: Settings, kind: str) -> TextGenerator:
     generator = make_generator(settings.model_copy(update={"generator": kind}))
     assert generator is not None
     return generator
@@ -80,7 +71,7 @@ async def test_a_text_longer_than_the_model_reads_is_cut_by_us(settings: Setting
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])
 async def test_it_streams_an_answer(kind: str, settings: Settings) -> None:
-    generator = await a_generator(settings, kind)
+    generator = a_generator(settings, kind)
     pieces = [piece async for piece in generator.stream(MESSAGES, max_tokens=40)]
     assert len(pieces) > 5
     assert len("".join(pieces)) > 20
@@ -88,13 +79,12 @@ async def test_it_streams_an_answer(kind: str, settings: Settings) -> None:
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])
 async def test_closing_the_iterator_frees_the_model_for_the_next(kind: str, settings: Settings) -> None:
-    generator = await a_generator(settings, kind)
+    generator = a_generator(settings, kind)
     async with aclosing(generator.stream(MESSAGES, max_tokens=100_000)) as pieces:  # type: ignore[type-var]
         await anext(pieces)
-    started = time.monotonic()
-    async with asyncio.timeout(10):
+    # It runs one answer at a time, and the first would go on for minutes.
+    async with asyncio.timeout(60):
         assert [piece async for piece in generator.stream(MESSAGES, max_tokens=3)]
-    assert time.monotonic() - started < 5
 
 
 async def test_a_missing_model_names_the_command(settings: Settings) -> None:
@@ -103,7 +93,6 @@ async def test_a_missing_model_names_the_command(settings: Settings) -> None:
 
 
 async def test_models_are_refused_for_what_they_cannot_do(settings: Settings) -> None:
-    await a_generator(settings, "ollama")
     with pytest.raises(ModelRefused):
         await describe_model(settings, "ollama:tiny")
     generator = make_generator(settings.model_copy(update={"ollama_model": "minilm"}))
