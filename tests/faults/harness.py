@@ -72,6 +72,14 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def signal_group(self, number: signal.Signals) -> None:
+        """Its children too. A process that has only just been forked has no group of its own yet."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
 
 @dataclass
 class Leat:
@@ -120,8 +128,7 @@ class Leat:
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Kill a process's whole group and wait for its end."""
         running = self.running[name]
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, number)
+        running.signal_group(number)
         return await running.ended()
 
     def order(self, name: str, point: str, nth: int = 1, fault: Fault = Fault.KILL) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from urllib.parse import urlsplit, urlunsplit
 
 from schemas.answers import QuestionAsked
@@ -160,10 +160,9 @@ class _World:
             faults["disk full"] = self._fill
         return faults
 
-    async def _end(self, name: str, number: int) -> None:
+    async def _end(self, name: str, number: Signals) -> None:
         running = self.leat.running[name]
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, number)
+        running.signal_group(number)
         await running.ended(within_s=30)
         await asyncio.sleep(self.arena.random.uniform(0, 2))
         self.leat.restart(name)
