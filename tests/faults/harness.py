@@ -69,9 +69,6 @@ class Running:
         assert self.process.exitcode is not None
         return self.process.exitcode
 
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
     def signal_group(self, number: signal.Signals) -> None:
         """Its children too. A process that has only just been forked has no group of its own yet."""
         try:
@@ -79,6 +76,9 @@ class Running:
         except ProcessLookupError:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
 
 @dataclass
