@@ -289,7 +289,7 @@ async def test_the_best_candidates_come_first_and_no_more_than_the_limit(index: 
     question = a_vector(99)
     found = await index.search(space, EVERYONE, dense=question, sparse=None, limit=7)
     expected = sorted((float(question @ a_vector(number)) for number in range(30)), reverse=True)[:7]
-    assert [candidate.score for candidate in found.dense] == pytest.approx(expected, abs=1e-4)
+    assert [candidate.score for candidate in found.dense] == pytest.approx(expected, abs=1e-5)
 
 
 async def test_rare_words_weigh_more_than_common_ones(index: Index, space: str) -> None:
