@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from redis.asyncio import Redis
 
@@ -38,22 +38,15 @@ class ReaderPresence:
         # One announcement at a time: a thousand readers arriving together must not open a thousand connections.
         self._turn = asyncio.Lock()
 
-    async def arrive(self, question_id: str) -> None:
-        """Count a reader in. Redis being away is no reason to refuse one: the lease is renewed when it is back."""
+    @contextlib.asynccontextmanager
+    async def reading(self, question_id: str) -> AsyncIterator[None]:
+        """There is a reader inside. One whose arrival is cut off departs as well: nobody else would count it out."""
         self._readers[question_id] += 1
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._renew_for_ever(), name="answer-stream-presence")
-        if self._readers[question_id] == 1:
-            await self._renew([question_id])
-
-    def depart(self, question_id: str) -> None:
-        """Count a reader out; the last one takes the lease along, in the background since its task may be ending."""
-        self._readers[question_id] -= 1
-        if self._readers[question_id] <= 0:
-            del self._readers[question_id]
-            farewell = asyncio.get_running_loop().create_task(self._withdraw(question_id))
-            self._farewells.add(farewell)
-            farewell.add_done_callback(self._farewells.discard)
+        try:
+            await self._arrive(question_id)
+            yield
+        finally:
+            self._depart(question_id)
 
     async def anyone(self, question_id: str) -> bool:
         """Whether a reader is present in any process. To be called under the guard; raises the client's errors."""
@@ -66,6 +59,22 @@ class ReaderPresence:
                 await self._task
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=1.0)
+
+    async def _arrive(self, question_id: str) -> None:
+        """Announce the first reader. Redis being away refuses nobody: the lease is renewed when it is back."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._renew_for_ever(), name="answer-stream-presence")
+        if self._readers[question_id] == 1:
+            await self._renew([question_id])
+
+    def _depart(self, question_id: str) -> None:
+        """Count a reader out; the last one takes the lease along, in the background since its task may be ending."""
+        self._readers[question_id] -= 1
+        if self._readers[question_id] <= 0:
+            del self._readers[question_id]
+            farewell = asyncio.get_running_loop().create_task(self._withdraw(question_id))
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
 
     async def _renew_for_ever(self) -> None:
         while self._readers:

@@ -93,21 +93,20 @@ class RedisAnswerStream:
     async def read(self, question_id: str, *, after: str | None) -> AsyncGenerator[tuple[str, str, str], None]:
         """Replay what is behind ``after``, then follow. See the port for the errors."""
         position = EventId.parse(after) if after else BEGINNING
-        await self._presence.arrive(question_id)
-        try:
-            async with contextlib.aclosing(self._entries(_key(question_id), position)) as entries:
-                count = 0
-                async for entry in entries:
-                    _check_continuity(position, entry.id)
-                    position = entry.id
-                    yield str(entry.id), entry.event, entry.data
-                    if entry.event in TERMINAL_EVENTS:
-                        return
-                    count += 1
-                    if count % YIELD_EVERY == 0:
-                        await asyncio.sleep(0)
-        finally:
-            self._presence.depart(question_id)
+        async with (
+            self._presence.reading(question_id),
+            contextlib.aclosing(self._entries(_key(question_id), position)) as entries,
+        ):
+            count = 0
+            async for entry in entries:
+                _check_continuity(position, entry.id)
+                position = entry.id
+                yield str(entry.id), entry.event, entry.data
+                if entry.event in TERMINAL_EVENTS:
+                    return
+                count += 1
+                if count % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
 
     async def announce(self, question: QuestionAsked) -> None:
         """Kept as long as a stream that ends at the question's deadline would be."""

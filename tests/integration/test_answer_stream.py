@@ -239,3 +239,19 @@ async def test_connections_that_redis_drops_are_made_again_without_a_hole(stream
             await redis.client_kill_filter(_type="normal", skipme=True)
     await stream.append(question_id, attempt, 41, [("done", "{}")])
     assert [event_id for event_id, _, _ in await reader] == [f"1-{n}" for n in range(1, 42)]
+
+
+async def test_a_reader_that_hangs_up_while_it_arrives_is_counted_out(stream):
+    """Wherever it is by then; else the model would work on for nobody."""
+    questions = [a_question_id() for _ in range(40)]
+    for turns, question_id in enumerate(questions):
+        arriving = asyncio.ensure_future(anext(stream.read(question_id, after=None)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        arriving.cancel()
+        await asyncio.gather(arriving, return_exceptions=True)
+
+    async def deserted() -> bool:
+        return not any([await stream.attended(question_id) for question_id in questions])
+
+    await eventually(deserted, within_s=40)

@@ -182,20 +182,22 @@ async def test_a_lost_stream_ends_in_one_resync_with_the_stored_answer(site: Sit
 
 async def test_an_idle_stream_has_a_heartbeat(site: Site) -> None:
     query_id = await site.stream_of([])
+    began = time.monotonic()
     async with (
         site.apis[0].client() as client,
         client.stream("GET", f"/api/v1/queries/{query_id}/stream") as response,
         asyncio.timeout(PATIENCE_S),
     ):
         assert is_safe_behind_a_proxy(response)
-        beats: list[float] = []
+        beats = 0
         async for event in events(response):
             # Only beats that follow one another: nothing else kept the stream alive meanwhile.
-            beats = [*beats, time.monotonic()] if event.name == ":" else []
-            if len(beats) == 4:
+            beats = beats + 1 if event.name == ":" else 0
+            if beats == 4:
                 break
-    # Not more often than asked for; that they come at all is what the loop waited for.
-    assert beats[-1] - beats[0] > HEARTBEAT_S
+    # Not more often than asked for, however late this process came to read them; that they come at all is what the loop
+    # waited for.
+    assert time.monotonic() - began > 3 * HEARTBEAT_S
 
 
 async def test_stopping_an_answer_frees_the_model(site: Site) -> None:
