@@ -115,7 +115,7 @@ class Work:
     partitions: frozenset[int]
     """Those that are this process's now."""
     busy_since: float | None
-    """Loop time at which the batch in hand was taken; None: it waits for records."""
+    """Loop time at which the batch in hand was taken; None: it waits for records, or for a commit to be taken."""
     held: bool
     """It waits for a dependency, or for work that goes on beside the batches."""
 
@@ -150,6 +150,9 @@ class Delivery:
         self._handlers: dict[str, Handler] = {}
         self._subscribers: dict[str, Any] = {}
         self._busy_since: dict[str, float] = {}
+        # aiokafka 0.14 can wait for ever for a group's coordinator after a broker was killed. The handler is done by
+        # then: liveness must not take that wait for work.
+        self._committing: set[str] = set()
 
     def subscribe(
         self,
@@ -205,7 +208,7 @@ class Delivery:
                     group=self._stage.group_of(topic, self._settings.prefix),
                     topic=prefixed(topic.name, self._settings.prefix),
                     partitions=mine,
-                    busy_since=self._busy_since.get(topic.name),
+                    busy_since=None if topic.name in self._committing else self._busy_since.get(topic.name),
                     held=topic.name in self._holds or bool(self._held.get(topic.name)),
                 )
             )
@@ -257,6 +260,7 @@ class Delivery:
                 for failure in handled.failures:
                     await self._bury(failure)
                 passing("before-commit")
+                self._committing.add(topic)
                 await batch.commit(self._held.get(topic, {}))
                 delivered.update(batch.behind())
                 if handled.later is not None:
@@ -272,6 +276,7 @@ class Delivery:
                 self._holds.pop(topic, None)
             finally:
                 self._busy_since.pop(topic, None)
+                self._committing.discard(topic)
 
     async def _commit_later(self, batch: "_Batch", later: Awaitable[Mapping[int, int]]) -> None:
         """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""

@@ -44,7 +44,9 @@ def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def consuming(settings: Settings, handler: Handler, crashes: Crashes) -> AsyncIterator[list[BaseException]]:
+async def consuming(
+    settings: Settings, handler: Handler, crashes: Crashes, seen: list[Delivery] | None = None
+) -> AsyncIterator[list[BaseException]]:
     """A member of the recorder's group on the index-commits topic; yields the bugs that it met."""
     broker, bugs = make_broker(settings), []
     outbox = Outbox(broker, prefix=settings.topic_prefix)
@@ -61,6 +63,8 @@ async def consuming(settings: Settings, handler: Handler, crashes: Crashes) -> A
     subject.subscribe(router, Subscription(INDEX_COMMITS), handler)
     broker.include_router(router)
     await broker.start()
+    if seen is not None:
+        seen.append(subject)
     try:
         yield bugs
     finally:
@@ -259,3 +263,31 @@ async def _equals(value: object, wanted: int) -> bool:
 
 async def _truth(value: object) -> bool:
     return bool(value)
+
+
+async def test_commit_that_is_not_taken_is_no_work(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Liveness gives work five minutes; a consumer whose commit hangs has to be found as one that stands still."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def unanswered(consumer: AIOKafkaConsumer, offsets: object) -> None:
+        asked.set()
+        await answer.wait()
+
+    monkeypatch.setattr(module, "_commit", unanswered)
+    working, seen = asyncio.Event(), list[Delivery]()
+
+    async def handle(records: Sequence[Record]) -> None:
+        assert _busy(seen[0]) is not None
+        working.set()
+
+    async with consuming(settings, handle, Crashes(), seen) as bugs:
+        await publish(settings, b"a")
+        await asyncio.wait_for(asked.wait(), 60)
+        assert working.is_set()
+        assert _busy(seen[0]) is None
+        answer.set()
+    assert bugs == []
+
+
+def _busy(delivery: Delivery) -> float | None:
+    return next(work.busy_since for work in delivery.subscriptions() if INDEX_COMMITS.name in work.topic)
