@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from schemas.access import Principal
 from schemas.answers import Answer, FailedEvent, Passage, ResyncEvent, SourcesEvent, StreamEventName
+from streams.cancelling import cancelled
 from streams.errors import StreamLost, TransientError, Unavailable
 from streams.ports import AnswerStore, AnswerStream, StoredAnswer
 
@@ -91,8 +92,7 @@ class AnswerReader:
                 yield event
         finally:
             if pending is not None:
-                pending.cancel()
-                await asyncio.gather(pending, return_exceptions=True)
+                await cancelled(pending)
             await source.aclose()
 
     async def _is_over(self, principal: Principal, question_id: str, deadline_at: datetime) -> bool:

@@ -14,6 +14,7 @@ from api.problems import ProblemError
 from api.responses import event_stream, json_response, problems
 from schemas.answers import Answer
 from schemas.api import QueryAccepted, QueryRequest, QueryState
+from streams.cancelling import cancelled
 
 _STREAM = event_stream("`meta`, `sources`, `token`…, then `done` or `failed`; `restart` and `resync` in between.")
 
@@ -106,6 +107,4 @@ async def _unless_disconnected(answer: Coroutine[Any, Any, Answer], request: Req
             raise ProblemError(499, "client-closed-request", "The client has gone")
         return waiting.result()
     finally:
-        for task in (waiting, gone):
-            task.cancel()
-        await asyncio.gather(waiting, gone, return_exceptions=True)
+        await cancelled(waiting, gone)

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from schemas.answers import (
     Answer,
@@ -18,6 +17,7 @@ from schemas.answers import (
     TokenEvent,
 )
 from streams.answering import Answering
+from streams.cancelling import cancelled
 from streams.emit import AnswerEvents
 from streams.errors import NotFound, PermanentError, StaleAttempt, TransientError, Unavailable
 from streams.ports import StoredAnswer
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 # How often a worker looks for a wish to stop. "Stopped within 1 s" leaves room for a slow look and a slow model.
 LOOK_EVERY_S = 0.25
-CANCEL_AGAIN_S = 0.1
 # A question that brings its workers down must not bring down all there are.
 MAX_ATTEMPTS = 5
 # A reader that reconnects is away for a moment even where the grace time is 0.
@@ -137,19 +136,7 @@ async def _answer(question: QuestionAsked, events: AnswerEvents, tools: Answerin
         raise _Ended("timeout", "the answer was not finished by its deadline", retryable=True)
     finally:
         # Cancelling closes the generator's connection, so that the model stops working too.
-        await _cancelled(work, watch)
-
-
-async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel until it is done. A client library may turn a cancellation into an error of its own, which the task then
-    takes for an outage that it should outlast: it would go on for ever, and this answer would have no end.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(work, watch)
 
 
 async def _reason_to_stop(question: QuestionAsked, events: AnswerEvents, tools: Answering) -> Exception:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from infra import redis_hub, redis_streams
 from infra.redis_streams import YIELD_EVERY, RedisAnswerStream
+from streams.cancelling import cancelled
 from streams.errors import StaleAttempt, StreamLost
 from tests.pipeline import eventually
 
@@ -248,8 +249,7 @@ async def test_a_reader_that_hangs_up_while_it_arrives_is_counted_out(stream):
         arriving = asyncio.ensure_future(anext(stream.read(question_id, after=None)))
         for _ in range(turns):
             await asyncio.sleep(0)
-        arriving.cancel()
-        await asyncio.gather(arriving, return_exceptions=True)
+        await cancelled(arriving)
 
     async def deserted() -> bool:
         return not any([await stream.attended(question_id) for question_id in questions])
