@@ -165,7 +165,7 @@ async def test_a_worker_that_was_stopped_and_goes_on_disturbs_nobody(site: Site)
 
 async def test_a_process_that_stops_hands_its_streams_over(site: Site) -> None:
     """200 streams over two processes: one is stopped, the other's readers notice nothing."""
-    site.words(300, pause_s=0.02)
+    site.words(300, pause_s=0.04)
     one, other = site.apis
     async with one.client() as client, other.client() as elsewhere:
         queries = [await site.ask(client) for _ in range(WATCHED)]
@@ -181,7 +181,10 @@ async def test_a_process_that_stops_hands_its_streams_over(site: Site) -> None:
         os.kill(one.pid, signal.SIGTERM)
         await eventually(lambda: _not_ready(one, elsewhere))
         await asyncio.gather(*leaving)
-        assert all("closing" in said[-1] for said in comments)
+        # An answer that was over by then had its end instead.
+        cut_off = [said for said, found in zip(comments, parts, strict=True) if found[-1].name != "done"]
+        assert cut_off
+        assert all("closing" in said[-1] for said in cut_off)
         await eventually(lambda: _ended(one), within_s=PATIENCE_S)
         resumed = [
             asyncio.create_task(site.read(elsewhere, query_id, found[-1].id))
