@@ -35,6 +35,11 @@ class Broker(LocalKafka):
         return self._port
 
     @property
+    def segments(self) -> list[Path]:
+        """The files that hold its records, in a folder ``topic-partition`` each."""
+        return sorted((self._directory / "log").rglob("*.log"))
+
+    @property
     def controller_port(self) -> int:
         return self._controller_port
 

@@ -113,6 +113,7 @@ def main() -> int:
     print(file.read_text(encoding="utf-8"))
     print(f"written to {file}")
     toothless = [name for result in results for name, found in result.teeth.items() if not any(found.values())]
+    toothless += [result.check for result in results if not result.teeth]
     for name in toothless:
         print(f"no teeth: {name}")
     return 1 if toothless or any(result.violations for result in results) else 0

@@ -1,6 +1,7 @@
 """A08: brokers are killed under load; what was acknowledged stays, in its order."""
 
 import asyncio
+import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -70,6 +71,20 @@ async def _under_load(arena: Arena, nodes: Sequence[Broker]) -> None:
                 arena.note(name, [f"{process} ended with {running.process.exitcode}"])
         arena.note(name, await check(leat))
         arena.result.acknowledged += len(leat.ledger.entries)
+        if len(nodes) == 1:
+            await leat.kill("pipeline")
+            await _lose_half_of_a_segment(nodes[0], load.topic)
+            lost = load.compare(await read(leat, DOCUMENTS))
+            arena.bites("the disk keeps what was acknowledged (half of a segment was cut off)", {"A08": len(lost)})
+
+
+async def _lose_half_of_a_segment(node: Broker, topic: str) -> None:
+    """What a disk that lies about its writes does when the power fails."""
+    await node.kill()
+    of_topic = [path for path in node.segments if path.parent.name.startswith(f"{topic}-")]
+    size, largest = max((path.stat().st_size, path) for path in of_topic)
+    os.truncate(largest, size // 2)
+    await node.start()
 
 
 @dataclass

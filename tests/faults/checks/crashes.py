@@ -6,6 +6,7 @@ from signal import SIGCONT
 from schemas.documents import Change
 from streams.crash import POINTS
 from tests.faults.arena import Arena, longest
+from tests.faults.checks import commit_first
 from tests.faults.harness import Leat, eventually, installation
 from tests.faults.invariants import check, committed_too_far
 from tests.faults.orders import Fault
@@ -91,14 +92,5 @@ async def _after(arena: Arena, leat: Leat, name: str, fault: Fault, run: str) ->
 
 async def _teeth(arena: Arena) -> None:
     async with installation(arena.services, arena.place("commit-first")) as leat:
-        leat.start("index")
-        leat.start("pipeline", sabotage="commit_first")
-        await leat.change("warm-up.md")
-        await leat.settled()
-        obeyed = leat.order("pipeline", "consumed")
-        await leat.burst("lost", 40)
-        await eventually(lambda: not obeyed.exists(), what="pass of consumed")
-        await leat.running["pipeline"].ended()
-        leat.restart("pipeline")
-        await leat.settled()
-        arena.bites("offsets are committed after the effects", await check(leat))
+        await commit_first.lose_a_batch(leat)
+        arena.bites(commit_first.PROTECTION, await check(leat))

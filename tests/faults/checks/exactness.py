@@ -11,6 +11,7 @@ from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted
 from schemas.topics import CHUNKS, EMBEDDINGS, INDEX_COMMITS
 from tests.faults.arena import Arena, longest
 from tests.faults.brokers import Broker, one_broker
+from tests.faults.checks import commit_first
 from tests.faults.harness import Leat, installation
 from tests.faults.invariants import check, read
 
@@ -47,6 +48,10 @@ async def exactness(arena: Arena) -> None:
                 if not running.process.is_alive():
                     arena.note(name, [f"{process} ended with {running.process.exitcode}"])
     arena.result.figures["lag back to 0"] = longest(settled)
+    async with installation(arena.services, arena.place("commit-first"), seed=arena.seed()) as leat:
+        await commit_first.lose_a_batch(leat)
+        found = Counter(violation.invariant for violation in await check(leat))
+        arena.bites(commit_first.PROTECTION, found | {"A16": len(await _in_equals_out(leat))})
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from schemas.answers import QuestionAsked
 from tests.faults.arena import Arena, Stopwatch, longest
 from tests.faults.brokers import Broker, proxied_broker
+from tests.faults.checks import commit_first
 from tests.faults.harness import PIPELINE, Leat, installation
 from tests.faults.invariants import Violation, check
 from tests.faults.proxy import Proxy, Toxics, proxied
@@ -31,6 +32,9 @@ async def nemesis(arena: Arena) -> None:
     for number in range(rounds):
         await _round(arena, number, arena.seconds(FOR_S, least=90), settled)
     arena.result.figures["lag back to 0 after the last fault"] = longest(settled)
+    async with installation(arena.services, arena.place("commit-first"), seed=arena.seed(), partitions=6) as leat:
+        await commit_first.lose_a_batch(leat, workers=2)
+        arena.bites(commit_first.PROTECTION, await check(leat))
 
 
 async def _round(arena: Arena, number: int, length_s: float, settled: list[float]) -> None:

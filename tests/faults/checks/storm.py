@@ -10,6 +10,7 @@ from schemas.topics import INDEX_COMMITS
 from streams.errors import Unavailable
 from streams.topology import STAGES
 from tests.faults.arena import Arena, Stopwatch
+from tests.faults.checks import commit_first
 from tests.faults.harness import PIPELINE, Leat, eventually, installation
 from tests.faults.invariants import check, read
 
@@ -47,6 +48,9 @@ async def storm(arena: Arena) -> None:
         arena.result.figures["said again / rebalances"] = f"{repeated} / {workers.rebalances}"
         arena.result.figures["longest stand of a partition once quiet"] = f"{idle:.1f} s"
         arena.result.acknowledged = len(leat.ledger.entries)
+    async with installation(arena.services, arena.place("commit-first"), seed=arena.seed(), **settings) as leat:
+        await commit_first.lose_a_batch(leat, workers=2)
+        arena.bites(commit_first.PROTECTION, await check(leat))
 
 
 @dataclass
