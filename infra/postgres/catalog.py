@@ -13,7 +13,7 @@ from streams.model import Collection, EmbeddingModel, Generation, GenerationStat
 # Collections change rarely and are looked at for every record and every question. A switch of generations is seen by
 # every process within this time; until then it answers from the old one, which keeps up. A switch back is promised
 # within 500 ms.
-CACHE_S = 0.4
+CACHE_S = 0.25
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LEVELS = list(AccessLevel)
