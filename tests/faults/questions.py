@@ -4,17 +4,19 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from redis.asyncio import Redis
 
+from api.answer_events import END_ID, AnswerEvent, AnswerReader
 from infra.kafka.connection import connection_kwargs
 from infra.kafka.question_log import KafkaQuestionLog
+from infra.postgres.answers import PostgresAnswerStore
 from infra.postgres.pool import Pool
 from infra.redis_streams import RedisAnswerStream
 from schemas.access import AccessLevel, Principal
 from schemas.answers import TERMINAL_EVENTS, QuestionAsked, StreamEventName
-from streams.errors import StreamLost
 from tests.faults.harness import Leat
 from tests.faults.invariants import Violation
 
@@ -49,14 +51,16 @@ async def ask(leat: Leat, queries: Sequence[str]) -> list[QuestionAsked]:
 
 
 async def check_answers(leat: Leat, questions: Sequence[QuestionAsked], *, may_fail: bool = False) -> list[Violation]:
-    """V9 of each question: one end, no gap, and the tokens are the stored answer. Waits for the ends.
+    """V9 of each question, as a reader of the API sees it: one end, no gap, and the stored answer. Waits for the ends.
 
+    Where Redis was slower than an answer waits for it, its stream was given up, and the end is a ``resync``.
     ``may_fail``: an end that says why there is no answer is one too; outages may be longer than a question can wait.
     """
     redis = Redis.from_url(leat.settings.redis_url or "")
     stream = RedisAnswerStream(redis)
+    reader = AnswerReader(stream, PostgresAnswerStore(leat.pool))
     try:
-        found = await asyncio.gather(*(_problem(question, stream, leat.pool) for question in questions))
+        found = await asyncio.gather(*(_problem(question, reader, leat.pool) for question in questions))
     finally:
         await stream.close()
         await redis.aclose()
@@ -68,35 +72,43 @@ async def check_answers(leat: Leat, questions: Sequence[QuestionAsked], *, may_f
     ]
 
 
-async def _problem(question: QuestionAsked, stream: RedisAnswerStream, pool: Pool) -> str:
-    entries: list[tuple[str, str, str]] = []
+async def _problem(question: QuestionAsked, reader: AnswerReader, pool: Pool) -> str:
+    events: list[AnswerEvent] = []
+    reading = reader.read(READER, question.question_id, after=None, deadline_at=question.deadline_at)
     try:
-        async with asyncio.timeout(STREAMED_WITHIN_S):
-            entries.extend([entry async for entry in stream.read(question.question_id, after=None)])
+        async with asyncio.timeout(STREAMED_WITHIN_S), aclosing(reading):
+            events.extend([event async for event in reading])
     except TimeoutError:
-        # Redis was slower than an answer waits for it, so the stream was given up: readers get a resync instead.
-        return "" if await _is_stored(question, pool) else f"no end after {STREAMED_WITHIN_S} s, and no stored answer"
-    except StreamLost:
-        return "its stream is lost"
-    names = [name for _, name, _ in entries]
-    if sum(name in TERMINAL_EVENTS for name in names) != 1 or names[-1] not in TERMINAL_EVENTS:
-        return f"ends with {names[-3:]}"
-    if (gap := _gap([entry_id for entry_id, _, _ in entries])) is not None:
+        return f"no end after {STREAMED_WITHIN_S} s"
+    if not events or sum(map(_ends, events)) != 1 or not _ends(events[-1]):
+        return f"ends with {[event.name for event in events[-3:]]}"
+    resumable = [event for event in events if event.id is not None and event.id != END_ID]
+    if (gap := _gap([event.id for event in resumable if event.id])) is not None:
         return gap
-    if names[-1] != StreamEventName.DONE:
-        return f"{_FAILED}: {entries[-1][2]}"
-    began = max((n for n, name in enumerate(names) if name == StreamEventName.RESTART), default=-1) + 1
-    text = "".join(json.loads(data)["text"] for _, name, data in entries[began:] if name == StreamEventName.TOKEN)
     # The row as it is: the store hands out only what its reader may still see of it.
     rows = await pool.fetch("select answer from answers where question_id = $1", question.question_id)
-    if not rows or rows[0]["answer"] is None:
+    if not rows:
+        return "nothing is stored"
+    if events[-1].name == StreamEventName.FAILED:
+        return f"{_FAILED}: {events[-1].data}"
+    if rows[0]["answer"] is None:
         return "no stored answer"
-    stored = rows[0]["answer"]["answer"]
-    return "" if stored == text else f"{text!r} was streamed, {stored!r} is stored"
+    seen, stored = _answer_seen(events), rows[0]["answer"]["answer"]
+    return "" if seen is None or seen == stored else f"{seen!r} was read, {stored!r} is stored"
 
 
-async def _is_stored(question: QuestionAsked, pool: Pool) -> bool:
-    return bool(await pool.fetch("select 1 from answers where question_id = $1", question.question_id))
+def _ends(event: AnswerEvent) -> bool:
+    """A ``resync`` that only says that the answer is not finished is no end."""
+    return event.name in TERMINAL_EVENTS or (event.name == StreamEventName.RESYNC and event.id == END_ID)
+
+
+def _answer_seen(events: Sequence[AnswerEvent]) -> str | None:
+    """The text that a reader has at the end; None: it was withheld, for a document has been deleted meanwhile."""
+    if events[-1].name == StreamEventName.RESYNC:
+        answer = json.loads(events[-1].data)["answer"]
+        return None if answer["withheld"] else str(answer["answer"])
+    began = max((n for n, event in enumerate(events) if event.name == StreamEventName.RESTART), default=-1) + 1
+    return "".join(json.loads(event.data)["text"] for event in events[began:] if event.name == StreamEventName.TOKEN)
 
 
 def _gap(ids: Sequence[str]) -> str | None:
