@@ -140,7 +140,8 @@ def _row(
     named_in = question.found_in(" ".join(header))
     own, context = (own | named_in, context) if own else (own, context | named_in)
     named = [(plain(name), plain(cell)) for name, cell in zip(header, cells, strict=True) if cell.strip()]
-    shown = "; ".join(f"{name}: {cell}" if name else cell for name, cell in named)
+    # A column may be called "#", "…" or nothing at all.
+    shown = "; ".join(f"{name}: {cell}" if words(name) else cell for name, cell in named)
     subject = question.found_in(cells[0])
     foreign = 0 if subject else 1
     return Quotable(passage.citation, ordinal, sentence, own, context, subject, foreign, sentence.text, shown)

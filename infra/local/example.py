@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +14,8 @@ OWN_QUESTION = "When does a deleted document stop answering?"
 _TITLE = re.compile(r"""^(?:#[ \t]+|title:[ \t]*["']?)(?P<title>[^"'\n]{3,60}?)["']?[ \t]*#*$""", re.MULTILINE)
 # What is looked at of a folder: enough to find a title, whatever the folder's size.
 _MAX_FILES, _MAX_CHARS = 50, 4_000
+# More make no sentence: "What is Answering: conversations, guardrails, the cache?"
+_FEW_WORDS = 4
 
 
 def example_command(docs: Path | None, data_dir: Path) -> str:
@@ -23,10 +26,17 @@ def example_command(docs: Path | None, data_dir: Path) -> str:
 
 
 def example_question(docs: Path | None) -> str:
-    """About the first document of the folder that has a title."""
+    """About the first document of the folder that has a title, one of few words if there is such a one."""
     own = Path(__file__).parents[2] / "docs"
     if docs is None or (own.is_dir() and docs.samefile(own)):
         return OWN_QUESTION
+    found = list(_titles(docs))
+    plain = [title for title in found if len(title.split()) <= _FEW_WORDS and not set(title) & set(",.:;")]
+    title = next(iter(plain or found), None)
+    return OWN_QUESTION if title is None else f"What is {title}?"
+
+
+def _titles(docs: Path) -> Iterator[str]:
     for path in islice(sorted(docs.glob("*.md")) or docs.rglob("*.md"), _MAX_FILES):
         try:
             with path.open(encoding="utf-8") as file:
@@ -34,8 +44,7 @@ def example_question(docs: Path | None) -> str:
         except (OSError, UnicodeDecodeError):
             continue
         if found and not set(found["title"]) & set('"$`\\!'):
-            return f"What is {found['title'].strip()}?"
-    return OWN_QUESTION
+            yield found["title"].strip()
 
 
 def _typed_path() -> str:

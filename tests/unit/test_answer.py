@@ -187,6 +187,14 @@ async def test_a_table_row_is_shown_with_its_headings() -> None:
     assert "2024-06-01" not in composition.text
 
 
+async def test_a_heading_without_a_word_is_not_shown() -> None:
+    table = "| … | do |\n|---|---|\n| the disk is full | free space and start again |\n"
+    composition, _ = await finished(
+        compose("What if the disk is full?", a_retrieval(a_passage(1, table)), generator=None)
+    )
+    assert composition.text.startswith("the disk is full; do: free space and start again")
+
+
 @pytest.mark.parametrize(
     ("question", "kind"),
     [

@@ -21,6 +21,12 @@ def test_the_question_is_about_a_document_of_the_folder(tmp_path: Path, text: st
     assert example_question(tmp_path) == question
 
 
+def test_a_title_of_few_words_makes_the_better_question(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Answering: conversations, guardrails, the cache\n")
+    (tmp_path / "b.md").write_text("# Backups\n")
+    assert example_question(tmp_path) == "What is Backups?"
+
+
 def test_this_repositorys_guides_have_a_question_of_their_own() -> None:
     assert example_question(Path(__file__).parents[2] / "docs") == OWN_QUESTION
 
