@@ -23,7 +23,7 @@ from schemas.pipeline import DocumentChunked, DocumentEmbedded, IndexCommitted, 
 from schemas.topics import CHUNKS, CHUNKS_BULK, EMBEDDINGS, EMBEDDINGS_BULK, INDEX_COMMITS, Topic
 from streams.assemble import Assembler, Incomplete
 from streams.crash import passing
-from streams.index import IndexPlan, plan, text_of
+from streams.index import IndexPlan, plan, points_ever_born, text_of
 from streams.model import FloatVector, Generation, GenerationState
 from streams.outcomes import superseded
 from streams.ports import Catalog, ManifestStore, SparseEncoder, VectorCache, VectorIndex
@@ -155,9 +155,10 @@ class Words:
         passing("points-written")
         applied = await self._parts.manifests.flip([planned.flip for planned in plans])
         passing("flipped")
-        for planned, ok in zip(plans, applied, strict=True):
-            if planned.born and not ok:
-                await self._parts.manifests.discard(generation.space, [passage.point_id for passage in planned.born])
+        for whole, ok in zip(batch, applied, strict=True):
+            # An attempt that died had another manifest before it, and may have written points that this one has not.
+            if not ok and (written := points_ever_born(whole, generation=generation)):
+                await self._parts.manifests.discard(generation.space, written)
         took_effect = await self._took_effect(generation, batch, applied)
         await self._catch_up_vectors(generation, plans, took_effect)
         if not generation.reports_outcomes:

@@ -81,6 +81,11 @@ def plan(chunked: DocumentChunked, manifest: Manifest | None, *, generation: Gen
     return IndexPlan(flip, tuple(born), len(passages) - len(born), payload)
 
 
+def points_ever_born(chunked: DocumentChunked, *, generation: Generation) -> list[UUID]:
+    """Every point that any attempt at this revision may have written, whatever stood in the manifest then."""
+    return [passage.point_id for passage in plan(chunked, None, generation=generation).born]
+
+
 def text_of(passage: ManifestPassage) -> str:
     """The text that the models read: the heading path, then the passage."""
     return embedded_text(passage.heading_path, passage.text)

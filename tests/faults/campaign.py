@@ -25,6 +25,7 @@ from tests.faults.checks.histories import histories
 from tests.faults.checks.index_crash import index_crash
 from tests.faults.checks.log_first import log_first
 from tests.faults.checks.nemesis import nemesis
+from tests.faults.checks.outages import outages
 from tests.faults.checks.sleepers import sleepers
 from tests.faults.checks.storm import storm
 from tests.faults.checks.watchdog import watchdog
@@ -54,6 +55,7 @@ CHECKS = {
     "A15": Check("index process killed under writes", index_crash, 1800),
     "A16": Check("stage to stage exactness", exactness, 3600),
     "A17": Check("generation switched under questions", generations, 1800),
+    "C06": Check("index, database and brokers away for two minutes", outages, 1800),
     "C12": Check("nemesis", nemesis, 3600),
 }
 OPEN_POINTS = (

@@ -173,6 +173,7 @@ class Model:
                     await self.deliver(name, 7)
             await self.leftovers.run()
             await self.leftovers.run()
+        await self._discard_orphans()
         with mock.patch("consumers.maintenance.GARBAGE_AGE_S", 0.0):
             await sweep_garbage(self.manifests, self.index)
 
@@ -204,6 +205,13 @@ class Model:
         ]
 
     # Behind the scenes
+
+    async def _discard_orphans(self) -> None:
+        """What the reconciler does with points that a dead attempt wrote and no manifest names; readers see none of
+        them. All else that it would repair stays as it is, and is a violation.
+        """
+        for name, points in self.index.spaces.items():
+            await self.manifests.discard(name, list(points))
 
     def _look_back(self) -> None:
         for name, manifest in self.world.manifests.items():

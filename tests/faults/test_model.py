@@ -227,3 +227,21 @@ async def _nothing(_: object) -> None: ...
 def test_histories_find_what_a_missing_protection_lets_through(machine: type[Histories]) -> None:
     with pytest.raises(AssertionError):
         try_histories(300, machine, shrink=False)
+
+
+@pytest.mark.slow
+def test_points_of_an_attempt_that_died_go_when_its_revision_is_refused() -> None:
+    """It had planned with another manifest before it; nobody has to look for what it left."""
+    history = Histories()
+    history.prepare()
+    history.edit(document="a.md", bulk=True, times=1)
+    history.deliver_and_die(("chunker", "leat.documents.v1"), size=1, passes=1)
+    history.edit(document="a.md", bulk=False, times=1)
+    history.deliver(("chunker", "leat.bulk.v1"), size=1)
+    history.deliver_and_die(("indexer", "leat.chunks.bulk.v1"), size=3, passes=1)
+    assert any(found.startswith("orphan") for found in history.model.drift())
+    with mock.patch.object(history.model, "_discard_orphans", _settled):
+        history.teardown()
+
+
+async def _settled() -> None: ...

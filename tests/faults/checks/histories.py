@@ -26,7 +26,8 @@ async def histories(arena: Arena) -> None:
         try:
             await asyncio.to_thread(model.try_histories, count, seed=arena.seed())
         except AssertionError as error:
-            arena.note("in memory", [str(error)])
+            # Hypothesis tells the shortest history in notes.
+            arena.note("in memory", ["\n".join([str(error), *getattr(error, "__notes__", ())])])
         for name, machine in (
             ("the fence refuses old revisions", model.WithoutFence),
             ("torn revisions are given up", model.WithoutGivingUp),
