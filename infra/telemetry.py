@@ -20,7 +20,13 @@ _bound: ContextVar[dict[str, Any]] = ContextVar("bound_log_fields", default={}) 
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # aiokafka reports as errors what it recovers from by itself, such as the first use of a group on a new cluster.
-_QUIET = {"aiokafka": logging.CRITICAL, "faststream": logging.WARNING, "httpx": logging.WARNING}
+# asyncpg's pool gives a traceback for every attempt while the database is away; whoever waits for it says so in a line.
+_QUIET = {
+    "aiokafka": logging.CRITICAL,
+    "asyncpg": logging.CRITICAL,
+    "faststream": logging.WARNING,
+    "httpx": logging.WARNING,
+}
 _MAX_TRACEBACK_CHARS = 20_000
 
 
