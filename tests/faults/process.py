@@ -88,21 +88,32 @@ def _serve(launch: Launch) -> int:
             case ["index"]:
                 from infra.index import serve_index
 
-                asyncio.run(_until_signal(serve_index(launch.settings)))
+                asyncio.run(_telling(_until_signal(serve_index(launch.settings))))
             case ["api"]:
                 from api.app import serve
 
-                uvloop.run(serve(launch.settings))
+                uvloop.run(_telling(serve(launch.settings)))
             case _:
                 from consumers.app import run
 
-                uvloop.run(run(launch.roles, launch.settings))
+                uvloop.run(_telling(run(launch.roles, launch.settings)))
     except StoppedByBug:
         return 70
     except LeatError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 3
     return 0
+
+
+async def _telling(work: Coroutine[None, None, None]) -> None:
+    """SIGUSR1 prints what every task waits for into the log: how to find out why a process stands still."""
+
+    def tell() -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack(limit=12)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+    await work
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
