@@ -17,7 +17,7 @@ from faststream.kafka import KafkaBroker, KafkaRouter
 from consumers import answerer, chunker, embedder, generation_upkeep, indexer, liveness, recorder
 from consumers.blob_sweeper import BlobSweeper
 from consumers.collection_remover import CollectionRemover, RemoverParts
-from consumers.delivery import ConsumerSettings, Delivery, Failure
+from consumers.delivery import Delivery, Failure
 from consumers.eraser import Eraser, EraserParts
 from consumers.jobs import FORGET_AFTER_S, JobRunner
 from consumers.lanes import Lanes
@@ -30,6 +30,7 @@ from consumers.query_log_rebuilder import QueryLogRebuilder
 from consumers.reconciler import Reconciler
 from consumers.reindexer import Reindexer, ReindexerParts
 from consumers.replayer import Replayer, ReplayerParts
+from consumers.subscribing import ConsumerSettings
 from infra.drift import count_drift
 from infra.embedding.questions import BulkAsQuestionEmbedders
 from infra.files.directory_job import directory_work

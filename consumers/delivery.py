@@ -10,6 +10,8 @@ it returns              the offsets behind the batch are committed, short of rec
 anything else           a bug: traceback, nothing committed, the process stops. A record that brought the process down
                         ``MAX_CRASHES`` times goes to the dead letters, so that one record cannot stop a partition
 ======================  =============================================================================================
+
+What Kafka is told then: ``batches.py``. How FastStream reads for us: ``subscribing.py``.
 """
 
 import asyncio
@@ -17,22 +19,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka import TopicPartition
 from faststream.kafka import KafkaRouter
-from faststream.kafka.message import KafkaMessage
-from faststream.middlewares import AckPolicy
 
+from consumers.batches import Batch, commit_offsets
 from consumers.dead_letters import dead_letter_headers
 from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
+from consumers.subscribing import ConsumerSettings, subscribe_to_batches
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
 from streams.crash import passing
@@ -48,8 +46,6 @@ BACKOFF_S = (0.2, 2.0)
 HOLD_S = (0.5, 10.0)
 """First and longest time for which partitions are paused while a dependency is down."""
 MAX_CRASHES = 3
-POLL_MS = 200
-"""How long to wait for records at a time; when some come they are taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +90,6 @@ class Subscription:
     urgency: Urgency | None = Urgency.INTERACTIVE
     """None: it stands beside the lanes, waits for none of them and holds none up."""
     max_records: int = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerSettings:
-    """What every consumer of ours sets explicitly, since the defaults lose or repeat work."""
-
-    prefix: str
-    group_instance_id: str | None
-    session_timeout_ms: int
-    max_poll_interval_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +150,8 @@ class Delivery:
     ) -> None:
         """Have ``handler`` called with batches of the topic's records, in order per partition, one batch at a time."""
         self._handlers[subscription.topic.name] = handler
-        name = prefixed(subscription.topic.name, self._settings.prefix)
 
-        async def on_batch(batch: "_Batch") -> None:
+        async def on_batch(batch: Batch) -> None:
             await self._deliver(batch, subscription, handler)
 
         def assigned(partitions: frozenset[int]) -> None:
@@ -175,27 +160,17 @@ class Delivery:
             if on_assigned is not None:
                 on_assigned(partitions)
 
-        subscriber = router.subscriber(
-            name,
-            batch=True,
+        self._subscribers[subscription.topic.name] = subscribe_to_batches(
+            router,
+            prefixed(subscription.topic.name, self._settings.prefix),
+            on_batch,
             # A group per stage and topic: a rebalance of one lane does not stop the others.
             group_id=self._stage.group_of(subscription.topic, self._settings.prefix),
             group_instance_id=self._instance_of(subscription),
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=self._settings.session_timeout_ms,
-            heartbeat_interval_ms=max(200, self._settings.session_timeout_ms // 3),
-            max_poll_interval_ms=self._settings.max_poll_interval_ms,
             max_records=subscription.max_records,
-            fetch_max_wait_ms=500,
-            parser=_keep_raw,
-            decoder=_as_batch,
-            listener=_Assignments(assigned),
+            settings=self._settings,
+            on_assigned=assigned,
         )
-        subscriber(on_batch)
-        subscriber.get_msg = partial(_next_records, max_records=subscription.max_records)  # type: ignore[method-assign]
-        self._subscribers[subscription.topic.name] = subscriber
 
     def subscriptions(self) -> list[Work]:
         """Where each subscription stands now."""
@@ -233,7 +208,7 @@ class Delivery:
         name = prefixed(topic.name, self._settings.prefix)
         delivered = self._delivered.get(topic.name, {})
         offsets = {TopicPartition(name, n): min(offset, holding.get(n, offset)) for n, offset in delivered.items()}
-        await _commit(consumer, offsets)
+        await commit_offsets(consumer, offsets)
 
     def handler_of(self, topic: Topic) -> Handler:
         """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
@@ -247,9 +222,9 @@ class Delivery:
 
         return handle
 
-    async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
+    async def _deliver(self, batch: Batch, subscription: Subscription, handler: Handler) -> None:
         topic = subscription.topic.name
-        records = [_record(raw, topic) for raw in batch.raw]
+        records = batch.records(topic)
         self._busy_since[topic] = asyncio.get_running_loop().time()
         # The one of this assignment: after another one, what we deliver is delivered again.
         delivered = self._delivered.setdefault(topic, {})
@@ -278,7 +253,7 @@ class Delivery:
                 self._busy_since.pop(topic, None)
                 self._committing.discard(topic)
 
-    async def _commit_later(self, batch: "_Batch", later: Awaitable[Mapping[int, int]]) -> None:
+    async def _commit_later(self, batch: Batch, later: Awaitable[Mapping[int, int]]) -> None:
         """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""
         try:
             await batch.commit_at(await later)
@@ -367,7 +342,7 @@ class Delivery:
             },
         )
 
-    def _hold(self, batch: "_Batch", topic: str, error: Unavailable) -> None:
+    def _hold(self, batch: Batch, topic: str, error: Unavailable) -> None:
         """Pause and rewind; polling goes on, so the group keeps its members. Resume after a growing pause."""
         self._holds[topic] = self._holds.get(topic, 0) + 1
         hold_s = _growing(HOLD_S, self._holds[topic])
@@ -386,110 +361,8 @@ class Delivery:
         return None if instance is None else f"{instance}-{subscription.topic.name}"
 
 
-class _Batch:
-    """Records as they came, and the consumer that fetched them."""
-
-    def __init__(self, message: KafkaMessage) -> None:
-        self.raw: tuple[ConsumerRecord, ...] = tuple(message.raw_message)
-        self._consumer: Any = message.consumer
-        self._first: dict[TopicPartition, int] = {}
-        self._behind: dict[TopicPartition, int] = {}
-        for raw in self.raw:
-            partition = TopicPartition(raw.topic, raw.partition)
-            self._first.setdefault(partition, raw.offset)
-            self._behind[partition] = raw.offset + 1
-
-    async def commit(self, holding: Mapping[int, int]) -> None:
-        """Commit what is finished without a gap: up to the lowest offset that is still held, per partition.
-
-        Partitions that were taken away meanwhile belong to another member, who repeats the work.
-        """
-        offsets = {tp: min(offset, holding.get(tp.partition, offset)) for tp, offset in self._behind.items()}
-        await _commit(self._consumer, offsets)
-
-    async def commit_at(self, offsets: Mapping[int, int]) -> None:
-        """Commit exactly these offsets, for partitions of the batch."""
-        offsets = {tp: offsets[tp.partition] for tp in self._behind if tp.partition in offsets}
-        await _commit(self._consumer, offsets)
-
-    def behind(self) -> dict[int, int]:
-        """The offset behind the batch, per partition that is still ours."""
-        mine = self._consumer.assignment()
-        return {tp.partition: offset for tp, offset in self._behind.items() if tp in mine}
-
-    def pause_and_rewind(self) -> None:
-        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
-        if mine:
-            self._consumer.pause(*mine)
-        for tp in mine:
-            self._consumer.seek(tp, self._first[tp])
-
-    async def resume_after(self, hold_s: float) -> None:
-        await asyncio.sleep(hold_s)
-        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
-        if mine:
-            self._consumer.resume(*mine)
-
-
-async def _commit(consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
-    """Commit offsets of partitions that are ours; those that were taken away belong to another member."""
-    mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
-    if not mine:
-        return
-    try:
-        await consumer.commit(mine)
-    except (CommitFailedError, IllegalStateError) as error:
-        log.warning("commit_refused", extra={"cause": type(error).__name__})
-    except KafkaError as error:
-        raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
-
-
-class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells a handler with memory that partitions begin again at their committed offsets."""
-
-    def __init__(self, on_assigned: Callable[[frozenset[int]], None]) -> None:
-        self._on_assigned = on_assigned
-
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        pass
-
-    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self._on_assigned(frozenset(tp.partition for tp in assigned))
-
-
-async def _next_records(consumer: AIOKafkaConsumer, *, max_records: int) -> tuple[ConsumerRecord, ...]:
-    """Wait for records, and take what is there. FastStream's own (0.7.8) sleeps after an empty poll for as long as it
-    has polled, so that every second record waits for the end of a sleep; it can go when that has.
-    """
-    found = await consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
-    return tuple(chain.from_iterable(found.values()))
-
-
-async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
-    """FastStream's own parser decodes headers and raises on a null or non-UTF-8 one; the record would be skipped."""
-    message = await default(tuple(replace(record, headers=()) for record in raw))
-    message.raw_message = raw
-    return message
-
-
-async def _as_batch(message: KafkaMessage) -> _Batch:
-    return _Batch(message)
-
-
 def _turn(lanes: Lanes, urgency: Urgency | None) -> AbstractAsyncContextManager[None]:
     return nullcontext() if urgency is None else lanes.turn(urgency)
-
-
-def _record(raw: ConsumerRecord, topic: str) -> Record:
-    return Record(
-        topic=topic,
-        partition=raw.partition,
-        offset=raw.offset,
-        accepted_at=datetime.fromtimestamp(raw.timestamp / 1000, UTC),
-        key=raw.key,
-        value=raw.value,
-        headers=tuple(raw.headers),
-    )
 
 
 def _all_later(

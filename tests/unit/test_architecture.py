@@ -11,9 +11,10 @@ from faststream.kafka import KafkaBroker, KafkaRouter
 
 from consumers import answerer, chunker, embedder, indexer, recorder
 from consumers.app import make_broker
-from consumers.delivery import ConsumerSettings, Delivery
+from consumers.delivery import Delivery
 from consumers.lanes import Lanes
 from consumers.outbox import Outbox
+from consumers.subscribing import ConsumerSettings
 from infra.settings import Settings
 from schemas import topics
 from schemas.topics import TOPICS
