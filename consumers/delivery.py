@@ -11,7 +11,8 @@ anything else           a bug: traceback, nothing committed, the process stops. 
                         ``MAX_CRASHES`` times goes to the dead letters, so that one record cannot stop a partition
 ======================  =============================================================================================
 
-What Kafka is told then: ``batches.py``. How FastStream reads for us: ``subscribing.py``.
+What Kafka is told then: ``batches.py``. How FastStream reads for us: ``subscribing.py``. What is noted on the way:
+``progress.py``.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from aiokafka import TopicPartition
 from faststream.kafka import KafkaRouter
 
-from consumers.batches import Batch, commit_offsets
+from consumers.batches import Batch
 from consumers.dead_letters import dead_letter_headers
 from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
+from consumers.progress import TopicProgress, Work
 from consumers.subscribing import ConsumerSettings, subscribe_to_batches
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
@@ -92,20 +93,6 @@ class Subscription:
     max_records: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Where a subscription stands; liveness looks at it."""
-
-    group: str
-    topic: str
-    partitions: frozenset[int]
-    """Those that are this process's now."""
-    busy_since: float | None
-    """Loop time at which the batch in hand was taken; None: it waits for records, or for a commit to be taken."""
-    held: bool
-    """It waits for a dependency, or for work that goes on beside the batches."""
-
-
 class Delivery:
     """Subscribes handlers of one stage, and turns how they end into fates."""
 
@@ -128,17 +115,11 @@ class Delivery:
         self._on_bug = on_bug
         self._outcome_of = outcome_of
         self._background: set[asyncio.Task[None]] = set()
-        self._holds: dict[str, int] = {}
-        # What the handler of a topic said last about work that it still holds: a record that fails says nothing of it.
-        self._held: dict[str, Mapping[int, int]] = {}
-        # Per topic and partition, the offset behind the batches that were delivered to the end.
-        self._delivered: dict[str, dict[int, int]] = {}
         self._handlers: dict[str, Handler] = {}
-        self._subscribers: dict[str, Any] = {}
-        self._busy_since: dict[str, float] = {}
-        # aiokafka 0.14 can wait for ever for a group's coordinator after a broker was killed. The handler is done by
-        # then: liveness must not take that wait for work.
-        self._committing: set[str] = set()
+        self._progress = {
+            topic.name: TopicProgress(stage.group_of(topic, settings.prefix), prefixed(topic.name, settings.prefix))
+            for topic in stage.reads
+        }
 
     def subscribe(
         self,
@@ -150,22 +131,22 @@ class Delivery:
     ) -> None:
         """Have ``handler`` called with batches of the topic's records, in order per partition, one batch at a time."""
         self._handlers[subscription.topic.name] = handler
+        progress = self._progress[subscription.topic.name]
 
         async def on_batch(batch: Batch) -> None:
             await self._deliver(batch, subscription, handler)
 
         def assigned(partitions: frozenset[int]) -> None:
-            self._held.pop(subscription.topic.name, None)
-            self._delivered[subscription.topic.name] = {}
+            progress.begin_again()
             if on_assigned is not None:
                 on_assigned(partitions)
 
-        self._subscribers[subscription.topic.name] = subscribe_to_batches(
+        progress.subscriber = subscribe_to_batches(
             router,
-            prefixed(subscription.topic.name, self._settings.prefix),
+            progress.topic,
             on_batch,
             # A group per stage and topic: a rebalance of one lane does not stop the others.
-            group_id=self._stage.group_of(subscription.topic, self._settings.prefix),
+            group_id=progress.group,
             group_instance_id=self._instance_of(subscription),
             max_records=subscription.max_records,
             settings=self._settings,
@@ -174,24 +155,11 @@ class Delivery:
 
     def subscriptions(self) -> list[Work]:
         """Where each subscription stands now."""
-        found = []
-        for topic in self._stage.reads:
-            consumer = getattr(self._subscribers.get(topic.name), "consumer", None)
-            mine = frozenset(tp.partition for tp in consumer.assignment()) if consumer is not None else frozenset()
-            found.append(
-                Work(
-                    group=self._stage.group_of(topic, self._settings.prefix),
-                    topic=prefixed(topic.name, self._settings.prefix),
-                    partitions=mine,
-                    busy_since=None if topic.name in self._committing else self._busy_since.get(topic.name),
-                    held=topic.name in self._holds or bool(self._held.get(topic.name)),
-                )
-            )
-        return found
+        return [progress.work() for progress in self._progress.values()]
 
     def delivered(self, topic: Topic) -> Mapping[int, int]:
         """The offset per partition before which everything has been handed to the handler and back."""
-        return dict(self._delivered.get(topic.name, {}))
+        return dict(self._progress[topic.name].delivered)
 
     async def release(self, topic: Topic, holding: Mapping[int, int]) -> None:
         """Commit what a handler has held and does not hold any more; ``holding`` is what it still does.
@@ -201,14 +169,7 @@ class Delivery:
         Raises:
             Unavailable: the brokers do not answer.
         """
-        if topic.name in self._busy_since:
-            return
-        self._held[topic.name] = holding
-        consumer = self._subscribers[topic.name].consumer
-        name = prefixed(topic.name, self._settings.prefix)
-        delivered = self._delivered.get(topic.name, {})
-        offsets = {TopicPartition(name, n): min(offset, holding.get(n, offset)) for n, offset in delivered.items()}
-        await commit_offsets(consumer, offsets)
+        await self._progress[topic.name].release(holding)
 
     def handler_of(self, topic: Topic) -> Handler:
         """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
@@ -223,11 +184,11 @@ class Delivery:
         return handle
 
     async def _deliver(self, batch: Batch, subscription: Subscription, handler: Handler) -> None:
-        topic = subscription.topic.name
-        records = batch.records(topic)
-        self._busy_since[topic] = asyncio.get_running_loop().time()
+        progress = self._progress[subscription.topic.name]
+        records = batch.records(subscription.topic.name)
+        progress.busy_since = asyncio.get_running_loop().time()
         # The one of this assignment: after another one, what we deliver is delivered again.
-        delivered = self._delivered.setdefault(topic, {})
+        delivered = progress.delivered
         async with _turn(self._lanes, subscription.urgency):
             try:
                 passing("consumed")
@@ -235,23 +196,23 @@ class Delivery:
                 for failure in handled.failures:
                     await self._bury(failure)
                 passing("before-commit")
-                self._committing.add(topic)
-                await batch.commit(self._held.get(topic, {}))
+                progress.committing = True
+                await batch.commit(progress.holding)
                 delivered.update(batch.behind())
                 if handled.later is not None:
                     self._start(self._commit_later(batch, handled.later))
             except Unavailable as error:
-                self._hold(batch, topic, error)
+                self._hold(batch, subscription.topic, error)
             except Exception as error:
                 # Ours to mend. Nothing of the batch is committed, and no later batch may commit past it.
                 batch.pause_and_rewind()
                 log.critical("bug_stops_the_process", exc_info=error, extra={"stage": self._stage.name})
                 self._on_bug(error)
             else:
-                self._holds.pop(topic, None)
+                progress.holds = 0
             finally:
-                self._busy_since.pop(topic, None)
-                self._committing.discard(topic)
+                progress.busy_since = None
+                progress.committing = False
 
     async def _commit_later(self, batch: Batch, later: Awaitable[Mapping[int, int]]) -> None:
         """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""
@@ -307,7 +268,7 @@ class Delivery:
 
     async def _call(self, records: Sequence[Record], handler: Handler) -> Handled:
         handled = await handler(records) or Handled()
-        self._held[records[0].topic] = handled.holding
+        self._progress[records[0].topic].holding = handled.holding
         return handled
 
     async def _bury(self, failure: Failure) -> None:
@@ -342,12 +303,13 @@ class Delivery:
             },
         )
 
-    def _hold(self, batch: Batch, topic: str, error: Unavailable) -> None:
+    def _hold(self, batch: Batch, topic: Topic, error: Unavailable) -> None:
         """Pause and rewind; polling goes on, so the group keeps its members. Resume after a growing pause."""
-        self._holds[topic] = self._holds.get(topic, 0) + 1
-        hold_s = _growing(HOLD_S, self._holds[topic])
+        progress = self._progress[topic.name]
+        progress.holds += 1
+        hold_s = _growing(HOLD_S, progress.holds)
         batch.pause_and_rewind()
-        fields = {"dependency": error.dependency, "cause": error.detail, "stage": self._stage.name, "topic": topic}
+        fields = {"dependency": error.dependency, "cause": error.detail, "stage": self._stage.name, "topic": topic.name}
         log.warning("partitions_held", extra=fields | {"hold_s": round(hold_s, 2)})
         self._start(batch.resume_after(hold_s))
 
