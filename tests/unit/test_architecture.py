@@ -111,6 +111,17 @@ def test_the_environment_is_read_in_the_settings_only() -> None:
     assert offenders == []
 
 
+def test_of_the_consumers_delivery_alone_catches_what_it_does_not_know() -> None:
+    catching = {
+        str(path.relative_to(ROOT))
+        for folder in ("schemas", "streams", "consumers")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception")
+    }
+    assert catching == {"consumers/delivery.py"}
+
+
 def test_the_readme_shows_the_topology_as_it_is() -> None:
     from streams.diagram import mermaid
 
