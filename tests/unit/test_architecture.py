@@ -10,7 +10,7 @@ import pytest
 from faststream.kafka import KafkaBroker, KafkaRouter
 
 from consumers import answerer, chunker, embedder, indexer, recorder
-from consumers.app import make_broker
+from consumers.app import JOBS, ROLES, make_broker
 from consumers.delivery import Delivery
 from consumers.lanes import Lanes
 from consumers.outbox import Outbox
@@ -70,6 +70,10 @@ def test_consumers_leave_nothing_to_the_defaults_that_lose_records(stage: Stage)
         assert arguments["isolation_level"] == "read_committed"
         assert arguments["group_instance_id"].startswith("slot-0")
         assert arguments["max_poll_interval_ms"] >= 3 * 60_000
+
+
+def test_every_stage_is_a_role_that_can_be_run() -> None:
+    assert set(ROLES) == {stage.name for stage in STAGES} | {JOBS}
 
 
 def test_producer_waits_for_all_replicas_and_is_idempotent() -> None:
