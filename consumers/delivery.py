@@ -10,6 +10,9 @@ it returns              the offsets behind the batch are committed, short of rec
 anything else           a bug: traceback, nothing committed, the process stops. A record that brought the process down
                         ``MAX_CRASHES`` times goes to the dead letters, so that one record cannot stop a partition
 ======================  =============================================================================================
+
+What Kafka is told then: ``batches.py``. How FastStream reads for us: ``subscribing.py``. What is noted on the way:
+``progress.py``.
 """
 
 import asyncio
@@ -17,22 +20,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka import KafkaRouter
-from faststream.kafka.message import KafkaMessage
-from faststream.middlewares import AckPolicy
 
+from consumers.batches import Batch
 from consumers.dead_letters import dead_letter_headers
 from consumers.lanes import Lanes, Urgency
 from consumers.outbox import Outbox
+from consumers.progress import TopicProgress, Work
+from consumers.subscribing import ConsumerSettings, subscribe_to_batches
 from schemas.pipeline import IndexCommitted
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, Topic, prefixed
 from streams.crash import passing
@@ -48,8 +47,6 @@ BACKOFF_S = (0.2, 2.0)
 HOLD_S = (0.5, 10.0)
 """First and longest time for which partitions are paused while a dependency is down."""
 MAX_CRASHES = 3
-POLL_MS = 200
-"""How long to wait for records at a time; when some come they are taken at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +93,6 @@ class Subscription:
     max_records: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerSettings:
-    """What every consumer of ours sets explicitly, since the defaults lose or repeat work."""
-
-    prefix: str
-    group_instance_id: str | None
-    session_timeout_ms: int
-    max_poll_interval_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Where a subscription stands; liveness looks at it."""
-
-    group: str
-    topic: str
-    partitions: frozenset[int]
-    """Those that are this process's now."""
-    busy_since: float | None
-    """Loop time at which the batch in hand was taken; None: it waits for records, or for a commit to be taken."""
-    held: bool
-    """It waits for a dependency, or for work that goes on beside the batches."""
-
-
 class Delivery:
     """Subscribes handlers of one stage, and turns how they end into fates."""
 
@@ -142,17 +115,11 @@ class Delivery:
         self._on_bug = on_bug
         self._outcome_of = outcome_of
         self._background: set[asyncio.Task[None]] = set()
-        self._holds: dict[str, int] = {}
-        # What the handler of a topic said last about work that it still holds: a record that fails says nothing of it.
-        self._held: dict[str, Mapping[int, int]] = {}
-        # Per topic and partition, the offset behind the batches that were delivered to the end.
-        self._delivered: dict[str, dict[int, int]] = {}
         self._handlers: dict[str, Handler] = {}
-        self._subscribers: dict[str, Any] = {}
-        self._busy_since: dict[str, float] = {}
-        # aiokafka 0.14 can wait for ever for a group's coordinator after a broker was killed. The handler is done by
-        # then: liveness must not take that wait for work.
-        self._committing: set[str] = set()
+        self._progress = {
+            topic.name: TopicProgress(stage.group_of(topic, settings.prefix), prefixed(topic.name, settings.prefix))
+            for topic in stage.reads
+        }
 
     def subscribe(
         self,
@@ -164,59 +131,35 @@ class Delivery:
     ) -> None:
         """Have ``handler`` called with batches of the topic's records, in order per partition, one batch at a time."""
         self._handlers[subscription.topic.name] = handler
-        name = prefixed(subscription.topic.name, self._settings.prefix)
+        progress = self._progress[subscription.topic.name]
 
-        async def on_batch(batch: "_Batch") -> None:
+        async def on_batch(batch: Batch) -> None:
             await self._deliver(batch, subscription, handler)
 
         def assigned(partitions: frozenset[int]) -> None:
-            self._held.pop(subscription.topic.name, None)
-            self._delivered[subscription.topic.name] = {}
+            progress.begin_again()
             if on_assigned is not None:
                 on_assigned(partitions)
 
-        subscriber = router.subscriber(
-            name,
-            batch=True,
+        progress.subscriber = subscribe_to_batches(
+            router,
+            progress.topic,
+            on_batch,
             # A group per stage and topic: a rebalance of one lane does not stop the others.
-            group_id=self._stage.group_of(subscription.topic, self._settings.prefix),
+            group_id=progress.group,
             group_instance_id=self._instance_of(subscription),
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=self._settings.session_timeout_ms,
-            heartbeat_interval_ms=max(200, self._settings.session_timeout_ms // 3),
-            max_poll_interval_ms=self._settings.max_poll_interval_ms,
             max_records=subscription.max_records,
-            fetch_max_wait_ms=500,
-            parser=_keep_raw,
-            decoder=_as_batch,
-            listener=_Assignments(assigned),
+            settings=self._settings,
+            on_assigned=assigned,
         )
-        subscriber(on_batch)
-        subscriber.get_msg = partial(_next_records, max_records=subscription.max_records)  # type: ignore[method-assign]
-        self._subscribers[subscription.topic.name] = subscriber
 
     def subscriptions(self) -> list[Work]:
         """Where each subscription stands now."""
-        found = []
-        for topic in self._stage.reads:
-            consumer = getattr(self._subscribers.get(topic.name), "consumer", None)
-            mine = frozenset(tp.partition for tp in consumer.assignment()) if consumer is not None else frozenset()
-            found.append(
-                Work(
-                    group=self._stage.group_of(topic, self._settings.prefix),
-                    topic=prefixed(topic.name, self._settings.prefix),
-                    partitions=mine,
-                    busy_since=None if topic.name in self._committing else self._busy_since.get(topic.name),
-                    held=topic.name in self._holds or bool(self._held.get(topic.name)),
-                )
-            )
-        return found
+        return [progress.work() for progress in self._progress.values()]
 
     def delivered(self, topic: Topic) -> Mapping[int, int]:
         """The offset per partition before which everything has been handed to the handler and back."""
-        return dict(self._delivered.get(topic.name, {}))
+        return dict(self._progress[topic.name].delivered)
 
     async def release(self, topic: Topic, holding: Mapping[int, int]) -> None:
         """Commit what a handler has held and does not hold any more; ``holding`` is what it still does.
@@ -226,14 +169,7 @@ class Delivery:
         Raises:
             Unavailable: the brokers do not answer.
         """
-        if topic.name in self._busy_since:
-            return
-        self._held[topic.name] = holding
-        consumer = self._subscribers[topic.name].consumer
-        name = prefixed(topic.name, self._settings.prefix)
-        delivered = self._delivered.get(topic.name, {})
-        offsets = {TopicPartition(name, n): min(offset, holding.get(n, offset)) for n, offset in delivered.items()}
-        await _commit(consumer, offsets)
+        await self._progress[topic.name].release(holding)
 
     def handler_of(self, topic: Topic) -> Handler:
         """The handler behind a subscription, with the retries and dead letters of a delivery, but nothing to commit."""
@@ -247,12 +183,12 @@ class Delivery:
 
         return handle
 
-    async def _deliver(self, batch: "_Batch", subscription: Subscription, handler: Handler) -> None:
-        topic = subscription.topic.name
-        records = [_record(raw, topic) for raw in batch.raw]
-        self._busy_since[topic] = asyncio.get_running_loop().time()
+    async def _deliver(self, batch: Batch, subscription: Subscription, handler: Handler) -> None:
+        progress = self._progress[subscription.topic.name]
+        records = batch.records(subscription.topic.name)
+        progress.busy_since = asyncio.get_running_loop().time()
         # The one of this assignment: after another one, what we deliver is delivered again.
-        delivered = self._delivered.setdefault(topic, {})
+        delivered = progress.delivered
         async with _turn(self._lanes, subscription.urgency):
             try:
                 passing("consumed")
@@ -260,25 +196,25 @@ class Delivery:
                 for failure in handled.failures:
                     await self._bury(failure)
                 passing("before-commit")
-                self._committing.add(topic)
-                await batch.commit(self._held.get(topic, {}))
+                progress.committing = True
+                await batch.commit(progress.holding)
                 delivered.update(batch.behind())
                 if handled.later is not None:
                     self._start(self._commit_later(batch, handled.later))
             except Unavailable as error:
-                self._hold(batch, topic, error)
+                self._hold(batch, subscription.topic, error)
             except Exception as error:
                 # Ours to mend. Nothing of the batch is committed, and no later batch may commit past it.
                 batch.pause_and_rewind()
                 log.critical("bug_stops_the_process", exc_info=error, extra={"stage": self._stage.name})
                 self._on_bug(error)
             else:
-                self._holds.pop(topic, None)
+                progress.holds = 0
             finally:
-                self._busy_since.pop(topic, None)
-                self._committing.discard(topic)
+                progress.busy_since = None
+                progress.committing = False
 
-    async def _commit_later(self, batch: "_Batch", later: Awaitable[Mapping[int, int]]) -> None:
+    async def _commit_later(self, batch: Batch, later: Awaitable[Mapping[int, int]]) -> None:
         """Commit held work once it is finished. Left out, lag would stand still until the next record comes."""
         try:
             await batch.commit_at(await later)
@@ -332,7 +268,7 @@ class Delivery:
 
     async def _call(self, records: Sequence[Record], handler: Handler) -> Handled:
         handled = await handler(records) or Handled()
-        self._held[records[0].topic] = handled.holding
+        self._progress[records[0].topic].holding = handled.holding
         return handled
 
     async def _bury(self, failure: Failure) -> None:
@@ -367,12 +303,13 @@ class Delivery:
             },
         )
 
-    def _hold(self, batch: "_Batch", topic: str, error: Unavailable) -> None:
+    def _hold(self, batch: Batch, topic: Topic, error: Unavailable) -> None:
         """Pause and rewind; polling goes on, so the group keeps its members. Resume after a growing pause."""
-        self._holds[topic] = self._holds.get(topic, 0) + 1
-        hold_s = _growing(HOLD_S, self._holds[topic])
+        progress = self._progress[topic.name]
+        progress.holds += 1
+        hold_s = _growing(HOLD_S, progress.holds)
         batch.pause_and_rewind()
-        fields = {"dependency": error.dependency, "cause": error.detail, "stage": self._stage.name, "topic": topic}
+        fields = {"dependency": error.dependency, "cause": error.detail, "stage": self._stage.name, "topic": topic.name}
         log.warning("partitions_held", extra=fields | {"hold_s": round(hold_s, 2)})
         self._start(batch.resume_after(hold_s))
 
@@ -386,110 +323,8 @@ class Delivery:
         return None if instance is None else f"{instance}-{subscription.topic.name}"
 
 
-class _Batch:
-    """Records as they came, and the consumer that fetched them."""
-
-    def __init__(self, message: KafkaMessage) -> None:
-        self.raw: tuple[ConsumerRecord, ...] = tuple(message.raw_message)
-        self._consumer: Any = message.consumer
-        self._first: dict[TopicPartition, int] = {}
-        self._behind: dict[TopicPartition, int] = {}
-        for raw in self.raw:
-            partition = TopicPartition(raw.topic, raw.partition)
-            self._first.setdefault(partition, raw.offset)
-            self._behind[partition] = raw.offset + 1
-
-    async def commit(self, holding: Mapping[int, int]) -> None:
-        """Commit what is finished without a gap: up to the lowest offset that is still held, per partition.
-
-        Partitions that were taken away meanwhile belong to another member, who repeats the work.
-        """
-        offsets = {tp: min(offset, holding.get(tp.partition, offset)) for tp, offset in self._behind.items()}
-        await _commit(self._consumer, offsets)
-
-    async def commit_at(self, offsets: Mapping[int, int]) -> None:
-        """Commit exactly these offsets, for partitions of the batch."""
-        offsets = {tp: offsets[tp.partition] for tp in self._behind if tp.partition in offsets}
-        await _commit(self._consumer, offsets)
-
-    def behind(self) -> dict[int, int]:
-        """The offset behind the batch, per partition that is still ours."""
-        mine = self._consumer.assignment()
-        return {tp.partition: offset for tp, offset in self._behind.items() if tp in mine}
-
-    def pause_and_rewind(self) -> None:
-        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
-        if mine:
-            self._consumer.pause(*mine)
-        for tp in mine:
-            self._consumer.seek(tp, self._first[tp])
-
-    async def resume_after(self, hold_s: float) -> None:
-        await asyncio.sleep(hold_s)
-        mine = [tp for tp in self._first if tp in self._consumer.assignment()]
-        if mine:
-            self._consumer.resume(*mine)
-
-
-async def _commit(consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
-    """Commit offsets of partitions that are ours; those that were taken away belong to another member."""
-    mine = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
-    if not mine:
-        return
-    try:
-        await consumer.commit(mine)
-    except (CommitFailedError, IllegalStateError) as error:
-        log.warning("commit_refused", extra={"cause": type(error).__name__})
-    except KafkaError as error:
-        raise Unavailable("kafka", f"{type(error).__name__}: {error}") from error
-
-
-class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells a handler with memory that partitions begin again at their committed offsets."""
-
-    def __init__(self, on_assigned: Callable[[frozenset[int]], None]) -> None:
-        self._on_assigned = on_assigned
-
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        pass
-
-    async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self._on_assigned(frozenset(tp.partition for tp in assigned))
-
-
-async def _next_records(consumer: AIOKafkaConsumer, *, max_records: int) -> tuple[ConsumerRecord, ...]:
-    """Wait for records, and take what is there. FastStream's own (0.7.8) sleeps after an empty poll for as long as it
-    has polled, so that every second record waits for the end of a sleep; it can go when that has.
-    """
-    found = await consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
-    return tuple(chain.from_iterable(found.values()))
-
-
-async def _keep_raw(raw: tuple[ConsumerRecord, ...], default: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
-    """FastStream's own parser decodes headers and raises on a null or non-UTF-8 one; the record would be skipped."""
-    message = await default(tuple(replace(record, headers=()) for record in raw))
-    message.raw_message = raw
-    return message
-
-
-async def _as_batch(message: KafkaMessage) -> _Batch:
-    return _Batch(message)
-
-
 def _turn(lanes: Lanes, urgency: Urgency | None) -> AbstractAsyncContextManager[None]:
     return nullcontext() if urgency is None else lanes.turn(urgency)
-
-
-def _record(raw: ConsumerRecord, topic: str) -> Record:
-    return Record(
-        topic=topic,
-        partition=raw.partition,
-        offset=raw.offset,
-        accepted_at=datetime.fromtimestamp(raw.timestamp / 1000, UTC),
-        key=raw.key,
-        value=raw.value,
-        headers=tuple(raw.headers),
-    )
 
 
 def _all_later(

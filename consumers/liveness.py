@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from consumers.delivery import Delivery, Work
+from consumers.delivery import Delivery
+from consumers.progress import Work
 from streams.errors import Unavailable
 from streams.liveness import ProgressWatch, Standing
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from consumers.app import PIPELINE, Wiring, wired
+from consumers.app import PIPELINE, wired
+from consumers.wiring.role import Wiring
 from infra.index import serve_index
 from infra.kafka.admin import ensure_topics
 from infra.postgres.migrate import migrate

@@ -37,13 +37,15 @@ PIPELINE = ("chunker", "embedder", "indexer", "recorder")
 SESSION_TIMEOUT_MS = 4_000
 
 QUICK: Mapping[str, Any] = {
-    "consumers.app:SWEEP_EVERY_S": 0.3,
-    "consumers.app:GIVE_UP_EVERY_S": 1.0,
+    "consumers.wiring.indexer:SWEEP_EVERY_S": 0.3,
+    "consumers.wiring.jobs:RETIRE_EVERY_S": 0.3,
+    "consumers.wiring.indexer:GIVE_UP_EVERY_S": 1.0,
     "consumers.maintenance:GARBAGE_AGE_S": 0.5,
     # What drives changes again would hide that they were lost: off, except where a check is about it. The reconciler
     # of the index is on: points that a crash left between two stores are its work.
-    "consumers.app:REDRIVE_EVERY_S": 3600.0,
-    "consumers.app:RECONCILE_EVERY_S": 0.5,
+    "consumers.wiring.chunker:REDRIVE_EVERY_S": 3600.0,
+    "consumers.wiring.jobs:MEND_EVERY_S": 3600.0,
+    "consumers.wiring.indexer:RECONCILE_EVERY_S": 0.5,
     "consumers.reconciler:SECOND_LOOK_S": 0.5,
     "consumers.reconciler:OVERDUE_VECTOR_S": 3600.0,
     "consumers.delivery:HOLD_S": (0.2, 1.0),

@@ -70,8 +70,10 @@ def _prepare(launch: Launch) -> None:
 
     crash.watch(Orders(launch.orders))
     for name, value in launch.tuning.items():
-        module, _, constant = name.partition(":")
-        setattr(importlib.import_module(module), constant, value)
+        path, _, constant = name.partition(":")
+        module = importlib.import_module(path)
+        getattr(module, constant)  # one that has moved fails here: set, it would tune nothing
+        setattr(module, constant, value)
     if launch.sabotage:
         name, _, argument = launch.sabotage.partition(":")
         getattr(sabotage, name)(*([argument] if argument else []))

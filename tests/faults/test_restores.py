@@ -21,7 +21,8 @@ from tests.services import Services, tools_dir
 pytestmark = pytest.mark.slow
 
 REPAIRING = {
-    "consumers.app:REDRIVE_EVERY_S": 1.0,
+    "consumers.wiring.chunker:REDRIVE_EVERY_S": 1.0,
+    "consumers.wiring.jobs:MEND_EVERY_S": 1.0,
     "consumers.maintenance:OVERDUE_S": 1.0,
     "consumers.reconciler:OVERDUE_VECTOR_S": 1.0,
 }

@@ -9,11 +9,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from faststream.kafka import KafkaRouter
 
+from consumers import batches
 from consumers import delivery as module
 from consumers.app import make_broker
-from consumers.delivery import ConsumerSettings, Delivery, Failure, Handled, Handler, Subscription
+from consumers.delivery import Delivery, Failure, Handled, Handler, Subscription
 from consumers.lanes import Lanes
 from consumers.outbox import Outbox
+from consumers.subscribing import ConsumerSettings
 from infra.kafka.admin import ensure_topics
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTERS, INDEX_COMMITS, prefixed
@@ -273,7 +275,7 @@ async def test_commit_that_is_not_taken_is_no_work(settings: Settings, monkeypat
         asked.set()
         await answer.wait()
 
-    monkeypatch.setattr(module, "_commit", unanswered)
+    monkeypatch.setattr(batches, "commit_offsets", unanswered)
     working, seen = asyncio.Event(), list[Delivery]()
 
     async def handle(records: Sequence[Record]) -> None:

@@ -10,10 +10,11 @@ import pytest
 from faststream.kafka import KafkaBroker, KafkaRouter
 
 from consumers import answerer, chunker, embedder, indexer, recorder
-from consumers.app import make_broker
-from consumers.delivery import ConsumerSettings, Delivery
+from consumers.app import JOBS, ROLES, make_broker
+from consumers.delivery import Delivery
 from consumers.lanes import Lanes
 from consumers.outbox import Outbox
+from consumers.subscribing import ConsumerSettings
 from infra.settings import Settings
 from schemas import topics
 from schemas.topics import TOPICS
@@ -71,6 +72,10 @@ def test_consumers_leave_nothing_to_the_defaults_that_lose_records(stage: Stage)
         assert arguments["max_poll_interval_ms"] >= 3 * 60_000
 
 
+def test_every_stage_is_a_role_that_can_be_run() -> None:
+    assert set(ROLES) == {stage.name for stage in STAGES} | {JOBS}
+
+
 def test_producer_waits_for_all_replicas_and_is_idempotent() -> None:
     settings = make_broker(Settings(kafka_bootstrap_servers="127.0.0.1:1"))._connection_kwargs
     assert (settings["acks"], settings["enable_idempotence"]) == ("all", True)
@@ -108,6 +113,17 @@ def test_the_environment_is_read_in_the_settings_only() -> None:
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     ]
     assert offenders == []
+
+
+def test_of_the_consumers_delivery_alone_catches_what_it_does_not_know() -> None:
+    catching = {
+        str(path.relative_to(ROOT))
+        for folder in ("schemas", "streams", "consumers")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception")
+    }
+    assert catching == {"consumers/delivery.py"}
 
 
 def test_the_readme_shows_the_topology_as_it_is() -> None:

@@ -1,0 +1,1 @@
+"""What each role is made of, one file per role: what it needs, what it subscribes, what it does unasked."""
