@@ -74,17 +74,15 @@ def _load(roles: list[str], docs: Path | None) -> "Callable[[Settings], None]":
             assert docs is not None
             return lambda settings: asyncio.run(_until_signal(watch_folder(settings, root=docs)))
         case ["api"]:
-            import uvloop
-
             from api.app import serve
+            from infra.event_loop import run_on_uvloop
 
-            return lambda settings: uvloop.run(serve(settings))
+            return lambda settings: run_on_uvloop(serve(settings))
         case _:
-            import uvloop
-
             from consumers.app import run as run_consumers
+            from infra.event_loop import run_on_uvloop
 
-            return lambda settings: uvloop.run(run_consumers(roles, settings))
+            return lambda settings: run_on_uvloop(run_consumers(roles, settings))
 
 
 def _wait_for(file: Path | None) -> None:

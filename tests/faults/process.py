@@ -80,9 +80,8 @@ def _prepare(launch: Launch) -> None:
 
 
 def _serve(launch: Launch) -> int:
-    import uvloop
-
     from consumers.app import StoppedByBug
+    from infra.event_loop import run_on_uvloop
     from streams.errors import LeatError
 
     try:
@@ -94,11 +93,11 @@ def _serve(launch: Launch) -> int:
             case ["api"]:
                 from api.app import serve
 
-                uvloop.run(_telling(serve(launch.settings)))
+                run_on_uvloop(_telling(serve(launch.settings)))
             case _:
                 from consumers.app import run
 
-                uvloop.run(_telling(run(launch.roles, launch.settings)))
+                run_on_uvloop(_telling(run(launch.roles, launch.settings)))
     except StoppedByBug:
         return 70
     except LeatError as error:
