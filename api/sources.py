@@ -28,26 +28,33 @@ def router(edge: Edge) -> APIRouter:
         end: Annotated[int, Query(ge=0, description="Code points.")],
         collection: Name = "default",
         revision: Annotated[
-            int | None, Query(description="Of the citation; says whether the text has changed since.")
+            int | None,
+            Query(ge=0, le=2**63 - 1, description="Of the citation: its text is shown while history has it."),
         ] = None,
     ) -> Response:
-        """The document's present text around a range, as far as whoever asks may read it."""
+        """The text around a range, as far as whoever asks may read the document now.
+
+        Of the cited revision, while history has it; otherwise the present text, in which the range may lie elsewhere.
+        """
         if not start < end <= start + MAX_RANGE or end > 2**31 - CONTEXT - 1:
             raise invalid_field("query.end", f"want start < end, at most {MAX_RANGE} code points apart")
         if "\x00" in document_id:
             raise invalid_field("query.document_id", "has a NUL character")
-        passages = await edge.directory.excerpt(
-            principal, collection, document_id, start=start, end=end, context=CONTEXT
-        )
+        place = {"start": start, "end": end, "context": CONTEXT}
+        passages = await edge.directory.excerpt(principal, collection, document_id, **place)
+        current = revision is None or (bool(passages) and passages[0].revision == revision)
+        if revision is not None and not current and edge.time_travel is not None:
+            history = edge.time_travel.history
+            passages = await history.excerpt(principal, collection, document_id, revision, **place) or passages
         if not passages:
             raise not_found("the document, or this part of it, is gone")
-        return json_response(text_around(passages, start=start, end=end, revision=revision))
+        return json_response(text_around(passages, start=start, end=end, current=current))
 
     return router
 
 
-def text_around(passages: list[HydratedPassage], *, start: int, end: int, revision: int | None) -> SourceText:
-    """Join passages of one document, which overlap and may leave out what is between them, into one piece of text."""
+def text_around(passages: list[HydratedPassage], *, start: int, end: int, current: bool) -> SourceText:
+    """Join passages of one revision, which overlap and may leave out what is between them, into one piece of text."""
     text, text_start = "", passages[0].start
     position = text_start
     for passage in passages:
@@ -65,7 +72,7 @@ def text_around(passages: list[HydratedPassage], *, start: int, end: int, revisi
         title=cited.title,
         url=cited.url,
         revision=cited.revision,
-        current=revision is None or revision == cited.revision,
+        current=current,
         text=text,
         text_start=text_start,
         text_end=text_start + len(text),

@@ -10,27 +10,22 @@ import asyncio
 import os
 import signal
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 
-from benchmarks.running import Running, leat, percentile
+from benchmarks.running import Running, a_question, leat_with_a_model, percentile
 from tests.processes import Event, events
 from tests.stub_ollama import Faults, StubOllama
-
-QUERY = "How long does the walrus archive keep its records?"
 
 
 async def first_tokens(client: httpx.AsyncClient, model: StubOllama, count: int) -> list[float]:
     """Milliseconds from asking to the first token, less the time that the model took for its own."""
     model.answer, model.faults = ["nine ", "years ", "[1]."], Faults()
     took = []
-    for number in range(count):
+    for _ in range(count):
         started = time.perf_counter()
-        # The cache would answer a question that was asked before.
-        async with client.stream("POST", "/api/v1/query/stream", json={"query": f"{QUERY} ({number})"}) as response:
+        async with client.stream("POST", "/api/v1/query/stream", json={"query": a_question()}) as response:
             async for event in events(response):
                 if event.name == "token":
                     took.append((time.perf_counter() - started) * 1000)
@@ -43,7 +38,7 @@ async def first_tokens(client: httpx.AsyncClient, model: StubOllama, count: int)
 async def resumed(client: httpx.AsyncClient, model: StubOllama) -> list[float]:
     """Milliseconds from coming back with ``Last-Event-ID`` until the last event, for every cut of one answer."""
     model.answer, model.faults = [f"w{number} " for number in range(99)] + ["[1]."], Faults()
-    accepted = await client.post("/api/v1/queries", json={"query": f"{QUERY} (resumed)"})
+    accepted = await client.post("/api/v1/queries", json={"query": a_question()})
     url = accepted.json()["stream_url"]
     whole = await _read(client, url)
     took = []
@@ -60,9 +55,9 @@ async def stopped(client: httpx.AsyncClient, model: StubOllama, count: int) -> l
     """Milliseconds from ``DELETE`` until the model is free."""
     model.answer, model.faults = ["more "], Faults(endless=True, pause_s=0.02)
     took = []
-    for number in range(count):
+    for _ in range(count):
         said = model.tokens_sent
-        accepted = await client.post("/api/v1/queries", json={"query": f"{QUERY} (stopped {number})"})
+        accepted = await client.post("/api/v1/queries", json={"query": a_question()})
         while model.tokens_sent < said + 10:  # noqa: ASYNC110 - a stub has no event for this
             await asyncio.sleep(0.01)
         started = time.perf_counter()
@@ -77,7 +72,7 @@ async def killed(client: httpx.AsyncClient, model: StubOllama, running: Running,
     model.answer = [f"w{number} " for number in range(99)] + ["[1]."]
     model.faults = Faults(pause_s=0.02)
     accepted = await asyncio.gather(
-        *(client.post("/api/v1/queries", json={"query": f"{QUERY} [{number}]"}) for number in range(count))
+        *(client.post("/api/v1/queries", json={"query": a_question()}) for _ in range(count))
     )
     reading = [asyncio.create_task(_read(client, one.json()["stream_url"])) for one in accepted]
     await asyncio.sleep(1.2)
@@ -123,10 +118,7 @@ def _is_whole(found: list[Event]) -> bool:
 
 
 async def measure(running: Running, model: StubOllama, arguments: argparse.Namespace) -> None:
-    async with httpx.AsyncClient(
-        base_url=running.info["api_url"], headers={"Authorization": f"Bearer {running.info['token']}"}, timeout=120,
-        limits=httpx.Limits(max_connections=200),
-    ) as client:  # fmt: skip
+    async with running.streams() as client:
         await first_tokens(client, model, 10)
         took = sorted(await first_tokens(client, model, arguments.first_tokens))
         print(
@@ -141,27 +133,17 @@ async def measure(running: Running, model: StubOllama, arguments: argparse.Names
         await killed(client, model, running, arguments.answers)
 
 
+async def run(arguments: argparse.Namespace) -> None:
+    async with leat_with_a_model(embedder=arguments.embedder) as (running, model):
+        await measure(running, model, arguments)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--answers", type=int, default=50)
     parser.add_argument("--first-tokens", type=int, default=100)
     parser.add_argument("--embedder", default="hash")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="leat-bench-docs-") as folder:
-        docs = Path(folder)
-        (docs / "walrus.md").write_text("The walrus archive keeps its records for nine years.")
-        asyncio.run(_with_a_model(docs, arguments))
-
-
-async def _with_a_model(docs: Path, arguments: argparse.Namespace) -> None:
-    async with StubOllama() as model:
-        given = {"LEAT_GENERATOR": "ollama", "LEAT_OLLAMA_URL": model.url, "LEAT_OLLAMA_MODEL": "writer"}
-        site = leat(docs, embedder=arguments.embedder, **given)
-        running = await asyncio.to_thread(site.__enter__)
-        try:
-            await measure(running, model, arguments)
-        finally:
-            await asyncio.to_thread(site.__exit__, None, None, None)
+    asyncio.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

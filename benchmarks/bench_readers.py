@@ -7,20 +7,17 @@ The model is a stub whose pace is known. Idle readers watch answers that say not
 
 import argparse
 import asyncio
-import tempfile
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import httpx
 import psutil
 
-from benchmarks.running import Running, leat, percentile
+from benchmarks.running import Running, a_question, leat_with_a_model, percentile
 from tests.pipeline import eventually
 from tests.processes import events
 from tests.stub_ollama import Faults, StubOllama
 
-QUERY = "How long does the walrus archive keep its records?"
 ANSWERS = 4
 """Silent answers that the idle readers share."""
 SILENCE_S = 50.0
@@ -30,29 +27,24 @@ async def gaps_ms(client: httpx.AsyncClient, model: StubOllama, count: int) -> l
     """Milliseconds between two events, of so many answers at once at 20 tokens a second each."""
     model.answer, model.faults = [f"w{number} " for number in range(59)] + ["[1]."], Faults(pause_s=0.05)
 
-    async def one(number: int) -> list[float]:
-        body = {"query": f"{QUERY} ({time.monotonic_ns()}-{number})"}
-        async with client.stream("POST", "/api/v1/query/stream", json=body) as response:
+    async def one() -> list[float]:
+        async with client.stream("POST", "/api/v1/query/stream", json={"query": a_question()}) as response:
             at = [time.perf_counter() async for event in events(response) if event.name == "token"]
         return [(later - earlier) * 1000 for earlier, later in pairwise(at)]
 
-    return [gap for gaps in await asyncio.gather(*(one(number) for number in range(count))) for gap in gaps]
+    return [gap for gaps in await asyncio.gather(*(one() for _ in range(count))) for gap in gaps]
 
 
 async def measure(running: Running, model: StubOllama, arguments: argparse.Namespace) -> None:
     api = psutil.Process(running.info["pids"]["api"])
     redis_port = int(running.info["redis_url"].rsplit(":", 1)[1].partition("/")[0])
-    headers = {"Authorization": f"Bearer {running.info['token']}"}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=running.info["api_url"], headers=headers, timeout=120, limits=limits, trust_env=False
-    ) as client:
+    async with running.streams() as client:
         await gaps_ms(client, model, 4)
         alone = await gaps_ms(client, model, arguments.active)
         model.faults = Faults(pause_s=SILENCE_S)
         urls = [
-            (await client.post("/api/v1/queries", json={"query": f"{QUERY} [{number}]"})).json()["stream_url"]
-            for number in range(ANSWERS)
+            (await client.post("/api/v1/queries", json={"query": a_question()})).json()["stream_url"]
+            for _ in range(ANSWERS)
         ]
         before = api.memory_info().rss
         idle = [asyncio.create_task(_watch(client, urls[number % ANSWERS])) for number in range(arguments.idle)]
@@ -82,29 +74,18 @@ async def _open(client: httpx.AsyncClient, count: int) -> bool:
     return next(float(line.rsplit(" ", 1)[1]) for line in metrics if line.startswith("leat_sse_open_streams")) >= count
 
 
+async def run(arguments: argparse.Namespace) -> None:
+    async with leat_with_a_model(
+        LEAT_FIRST_TOKEN_TIMEOUT_S=str(SILENCE_S + 5), LEAT_MAX_STREAMS=str(arguments.idle + 500)
+    ) as (running, model):
+        await measure(running, model, arguments)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", type=int, default=1000)
     parser.add_argument("--active", type=int, default=12)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="leat-bench-docs-") as folder:
-        docs = Path(folder)
-        (docs / "walrus.md").write_text("The walrus archive keeps its records for nine years.")
-        asyncio.run(_with_a_model(docs, arguments))
-
-
-async def _with_a_model(docs: Path, arguments: argparse.Namespace) -> None:
-    async with StubOllama() as model:
-        given = {
-            "LEAT_GENERATOR": "ollama", "LEAT_OLLAMA_URL": model.url, "LEAT_OLLAMA_MODEL": "writer",
-            "LEAT_FIRST_TOKEN_TIMEOUT_S": str(SILENCE_S + 5), "LEAT_MAX_STREAMS": str(arguments.idle + 500),
-        }  # fmt: skip
-        site = leat(docs, embedder="hash", **given)
-        running = await asyncio.to_thread(site.__enter__)
-        try:
-            await measure(running, model, arguments)
-        finally:
-            await asyncio.to_thread(site.__exit__, None, None, None)
+    asyncio.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

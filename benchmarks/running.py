@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import asyncpg
 import httpx
 import psutil
+
+from tests.stub_ollama import StubOllama
 
 START_TIMEOUT_S = 180
 
@@ -35,6 +37,13 @@ class Running:
         return httpx.Client(
             base_url=self.info["api_url"], headers={"Authorization": f"Bearer {self.info['token']}"}, timeout=120
         )
+
+    def streams(self) -> httpx.AsyncClient:
+        """For any number of streams at once."""
+        return httpx.AsyncClient(
+            base_url=self.info["api_url"], headers={"Authorization": f"Bearer {self.info['token']}"}, timeout=120,
+            limits=httpx.Limits(max_connections=None), trust_env=False,
+        )  # fmt: skip
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         """Rows of a statement on the metadata database."""
@@ -106,6 +115,33 @@ def leat(docs: Path, *, embedder: str = "hash", data: Path | None = None, **env:
             process.wait(30)
 
 
+@asynccontextmanager
+async def leat_with_a_model(*, embedder: str = "hash", **env: str) -> AsyncIterator[tuple[Running, StubOllama]]:
+    """``leat up`` over one document; its model is a stub with Ollama's API, whose pace is known.
+
+    Yields when the document is found: before that a question has no answer, and the model is not asked.
+    """
+    with tempfile.TemporaryDirectory(prefix="leat-bench-docs-") as docs:
+        (Path(docs) / "walrus.md").write_text("The walrus archive keeps its records for nine years.")
+        async with StubOllama() as model:
+            given = {"LEAT_GENERATOR": "ollama", "LEAT_OLLAMA_URL": model.url, "LEAT_OLLAMA_MODEL": "writer", **env}
+            site = leat(Path(docs), embedder=embedder, **given)
+            running = await asyncio.to_thread(site.__enter__)
+            try:
+                await asyncio.to_thread(_until_embedded, running)
+                yield running, model
+            finally:
+                await asyncio.to_thread(site.__exit__, None, None, None)
+
+
+def a_question() -> str:
+    """That the document of ``leat_with_a_model`` answers, and that no remembered answer is for.
+
+    Only the number differs: with more words that the document does not have, it would not be sure enough of an answer.
+    """
+    return f"How long does the walrus archive keep its records? ({time.monotonic_ns()})"
+
+
 def _wait_for(process: subprocess.Popen[bytes], run_file: Path) -> dict[str, Any]:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -115,6 +151,14 @@ def _wait_for(process: subprocess.Popen[bytes], run_file: Path) -> dict[str, Any
             return json.loads(run_file.read_text())
         time.sleep(0.05)
     raise SystemExit(f"leat up did not serve within {START_TIMEOUT_S} s")
+
+
+def _until_embedded(running: Running) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not running.status()["documents"]["embedded"]:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no document was embedded within {START_TIMEOUT_S} s")
+        time.sleep(0.05)
 
 
 def data_folder() -> Path:

@@ -268,15 +268,19 @@ class DocumentPage(Event):
 
 
 class SourceText(Event):
-    """The text at a citation. ``text[start - text_start : end - text_start]`` is the cited passage."""
+    """The text at a citation.
+
+    ``text[start - text_start : end - text_start]`` is the cited passage, if this is the text of the cited revision.
+    """
 
     document_id: str
     collection: str
     title: str
     url: str | None = None
     revision: int
+    """Whose text this is: the cited one, as long as history has it, otherwise the present one."""
     current: bool
-    """False: the document has changed since the cited revision; this is its present text."""
+    """False: the cited revision is not the document's present one any more."""
     text: str
     text_start: int
     text_end: int

@@ -220,6 +220,10 @@ function highlighted(text, quote, kind) {
 
 // Opening a citation in its document
 
+const CITED_THEN = "This is the text that was cited. The document has changed since.";
+const CITED_ELSEWHERE =
+  "This is the document's present text: it has changed since it was cited, and what it said then is not kept any more. The marked place may say something else.";
+
 async function openSource(source) {
   $("reader-title").textContent = source.title || source.document_id;
   $("reader-path").textContent = [source.document_id, ...source.heading_path].join(" › ");
@@ -234,7 +238,7 @@ async function openSource(source) {
     const [from, to] = [found.start - found.text_start, found.end - found.text_start];
     const mark = el("mark", {}, ...highlighted(points.slice(from, to).join(""), source.quote, "quote"));
     $("reader-text").replaceChildren(points.slice(0, from).join(""), mark, points.slice(to).join(""));
-    if (!found.current) readerNote("The document has changed since it was cited; this is its present text.");
+    if (!found.current) readerNote(found.revision === revision ? CITED_THEN : CITED_ELSEWHERE);
     mark.scrollIntoView({ block: "center" });
   } catch (error) {
     readerNote(`${error.message} This is the text that was cited.`);

@@ -22,14 +22,18 @@ MAX_REVISIONS = 1_000
 # Past passages are in no index: their ids only tell them apart.
 _NAMESPACE = UUID("8d0a5a4e-6a55-5a0c-9f57-7d1f5c7b6a10")
 
-_REACH = """
-select case when c.history_days > 0
-            then greatest(c.history_since, clock_timestamp() - make_interval(days => c.history_days)) end as back_to,
+# Null where nothing is kept.
+_BACK_TO = """
+case when c.history_days > 0
+     then greatest(c.history_since, clock_timestamp() - make_interval(days => c.history_days)) end
+"""
+_REACH = f"""
+select {_BACK_TO} as back_to,
        (select count(*) from documents d
         where d.tenant = c.tenant and d.collection = c.collection and not d.deleted
           and d.history_since > $3) as incomplete
 from collections c where c.tenant = $1 and c.collection = $2
-"""
+"""  # noqa: S608 - made of constants
 _ACCEPTED_AT = """
 select coalesce(
     (select accepted_at from outcomes where (epoch, partition, record_offset) = ($2, $3, $4) and tenant = $1),
@@ -58,7 +62,21 @@ from past_revisions r join documents d using (document_key) {_LISTED}
 where {_READABLE_NOW} and r.revision > d.invisible_upto and r.current_from <= $6 and r.current_until > $6
   and (r.document_key, n) > ($7, $8)
 order by r.document_key, n limit $9
-"""  # noqa: S608 - made of constants
+"""  # noqa: S608
+# $6 document, $7 revision, $8 and $9 the range. A document that nothing serves is one of a collection that is being
+# removed, whose name may be another collection's by now.
+_EXCERPT = f"""
+select {_PASSAGE}
+from past_revisions r join documents d using (document_key) join collections c using (tenant, collection) {_LISTED}
+where {_READABLE_NOW} and d.document_id = $6 and r.revision = $7 and r.revision > d.invisible_upto
+  and r.current_until > {_BACK_TO}
+  and exists (
+    select from manifests m join generations g using (generation_id)
+    where m.document_key = r.document_key and g.tenant = d.tenant and g.collection = d.collection
+      and g.state = 'serving')
+  and listed.start_offset < $9 and listed.end_offset > $8
+order by n
+"""  # noqa: S608
 # $6 generation, $7 since.
 _CHANGED = f"""
 select d.document_key, d.document_id, m.accepted_at
@@ -146,6 +164,20 @@ class PostgresHistory:
             f"{BY_POINT} and m.accepted_at <= $7", *scope_of(principal, generation_id), point_ids, at
         )
         return {row["point_id"]: passage_of(row) for row in rows}
+
+    async def excerpt(
+        self,
+        principal: Principal,
+        collection: str,
+        document_id: str,
+        revision: int,
+        *,
+        start: int,
+        end: int,
+        context: int,
+    ) -> list[HydratedPassage]:
+        given = (*_rights(principal, collection), document_id, revision, start - context, end + context)
+        return [_past_passage(row).passage for row in await self._pool.fetch(_EXCERPT, *given)]
 
     async def past(self, principal: Principal, collection: str, at: datetime) -> AsyncIterator[list[PastPassage]]:
         behind = (-1, 0)

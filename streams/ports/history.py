@@ -27,6 +27,23 @@ class History(Protocol):
         """Those live passages whose document has not changed since."""
         ...
 
+    async def excerpt(
+        self,
+        principal: Principal,
+        collection: str,
+        document_id: str,
+        revision: int,
+        *,
+        start: int,
+        end: int,
+        context: int,
+    ) -> list[HydratedPassage]:
+        """Passages of one superseded revision, as ``DocumentDirectory.excerpt`` gives those of the present one.
+
+        None where the window does not reach that revision any more.
+        """
+        ...
+
     def past(self, principal: Principal, collection: str, at: datetime) -> AsyncIterator[list[PastPassage]]:
         """Passages of the revisions that were current then and are not any more, in batches."""
         ...

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from schemas.documents import Change
 from schemas.positions import Position
 from streams.errors import Unavailable
 from streams.model import DocumentStage, WaitState, WaitVerdict
-from tests.fakes.edge import TOKEN, a_dead_letter, a_document, an_edge
+from tests.fakes.edge import TOKEN, FakeHistory, a_dead_letter, a_document, a_piece, an_edge
 from tests.fakes.index import InMemoryIndex
 
 DOCUMENT = "/api/v1/collections/default/documents/guides/retention.md"
@@ -738,3 +739,38 @@ async def test_a_moment_that_cannot_be_looked_back_to_is_refused_before_the_ques
         changes = await client.post("/api/v1/changes", json={"query": "x", "since": as_of})
         assert (changes.status_code, changes.json()["type"]) == (422, f"/problems/{kind}")
     assert fake.questions.asked == []
+
+
+PRESENT, CITED_THEN = a_piece("Kept for nine years.", revision=9), a_piece("Records: kept for 7 days.", revision=7)
+
+
+@pytest.mark.parametrize(
+    ("revision", "present", "past", "shown", "current"),
+    [
+        (None, [PRESENT], [CITED_THEN], PRESENT, True),
+        (9, [PRESENT], [CITED_THEN], PRESENT, True),
+        (7, [PRESENT], [CITED_THEN], CITED_THEN, False),
+        (7, [PRESENT], [], PRESENT, False),
+        (8, [PRESENT], [CITED_THEN], PRESENT, False),
+        # The document is shorter by now.
+        (7, [], [CITED_THEN], CITED_THEN, False),
+    ],
+)
+async def test_a_citation_opens_in_its_own_revision_while_history_has_it(revision, present, past, shown, current):
+    fake = an_edge(time_travel=SimpleNamespace(history=FakeHistory(past)))
+    fake.directory.passages = present
+    where = {"document_id": "guides/retention.md", "start": 5, "end": 9} | (
+        {} if revision is None else {"revision": revision}
+    )
+    async with fake.client() as client:
+        found = (await client.get("/api/v1/sources", params=where)).json()
+    assert (found["text"], found["revision"], found["current"]) == (shown.text, shown.revision, current)
+    assert (found["start"], found["end"]) == (5, 9)
+
+
+async def test_a_citation_of_what_is_gone_is_not_found():
+    where = {"document_id": "guides/retention.md", "start": 5, "end": 9, "revision": 7}
+    for time_travel in (None, SimpleNamespace(history=FakeHistory())):
+        async with an_edge(time_travel=time_travel).client() as client:
+            assert (await client.get("/api/v1/sources", params=where)).status_code == 404
+            assert (await client.get("/api/v1/sources", params=where | {"revision": 2**63})).status_code == 422

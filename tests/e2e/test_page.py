@@ -5,14 +5,14 @@ import contextlib
 import shutil
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
 from playwright.async_api import Browser, Page, async_playwright
 
-from schemas.documents import DocumentKey
-from streams.model import DocumentStage, HydratedPassage
-from tests.fakes.edge import FakeEdge, a_document, a_passage, an_edge
+from streams.model import DocumentStage
+from tests.fakes.edge import FakeEdge, FakeHistory, a_document, a_passage, a_piece, an_edge
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -83,27 +83,36 @@ async def test_an_answer_streams_in_with_its_sources(fake, page):
 
 
 async def test_a_citation_opens_at_its_passage(fake, page):
-    async def excerpt(principal, collection, document_id, **_: object) -> list[HydratedPassage]:
-        def passage(ordinal: int, text: str, start: int) -> HydratedPassage:
-            key = DocumentKey("default", collection, document_id)
-            return HydratedPassage(
-                point_id=None, key=key, revision=7, ordinal=ordinal, title="Retention", url=None, text=text,
-                heading_path=("Operations",), page=None, start=start, end=start + len(text), tokens=9,
-                updated_at=CITED.updated_at, access_level=CITED.access_level, metadata={},
-            )  # fmt: skip
-
-        # Code points beyond the basic plane before the passage: offsets must not be counted in UTF-16 units.
-        before = "🦊" * 10 + "x" * 110
-        return [passage(0, before, 0), passage(1, CITED.text, 120), passage(2, " What follows.", 187)]
-
-    fake.directory.excerpt = excerpt
+    # Code points beyond the basic plane before the passage: offsets must not be counted in UTF-16 units.
+    pieces = (("🦊" * 10 + "x" * 110, 0), (CITED.text, 120), (" What follows.", 187))
+    fake.directory.passages = [a_piece(text, start, ordinal=n) for n, (text, start) in enumerate(pieces)]
     async with serving(fake) as url:
         await ask(page, url)
         await page.locator("#facts:not(:empty)").wait_for()
         await page.locator(".cite").first.click()
         assert await page.locator("#reader-text > mark").inner_text() == CITED.text
+        assert await page.locator("#reader-note").is_hidden()
         await page.keyboard.press("Escape")
         assert await page.locator("#reader").is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown", "note"),
+    [
+        (True, CITED.text, "This is the text that was cited. The document has changed since."),
+        (False, "a newer text", "This is the document's present text"),
+    ],
+)
+async def test_the_reader_is_told_which_text_a_citation_opens(page, kept, shown, note):
+    history = FakeHistory([a_piece("x" * 120), a_piece(CITED.text, 120, ordinal=1)] if kept else [])
+    fake = an_edge(time_travel=SimpleNamespace(history=history))
+    fake.directory.passages = [a_piece("y" * 120 + "a newer text", revision=9)]
+    async with serving(fake) as url:
+        await ask(page, url)
+        await page.locator("#facts:not(:empty)").wait_for()
+        await page.locator(".cite").first.click()
+        await page.locator("#reader-note", has_text=note).wait_for()
+        assert await page.locator("#reader-text > mark").inner_text() == shown
 
 
 async def test_text_of_documents_never_runs(fake, page):

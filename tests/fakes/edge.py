@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -96,6 +97,27 @@ def a_passage(citation: int = 1, **changes: Any) -> Passage:
     return passage.model_copy(update=changes)
 
 
+def a_piece(text: str, start: int = 0, *, revision: int = 7, ordinal: int = 0) -> HydratedPassage:
+    """Of the document that ``a_passage`` is of."""
+    return HydratedPassage(
+        point_id=uuid4(),
+        key=DocumentKey("default", "default", "guides/retention.md"),
+        revision=revision,
+        ordinal=ordinal,
+        title="Retention",
+        url=None,
+        text=text,
+        heading_path=("Operations",),
+        page=None,
+        start=start,
+        end=start + len(text),
+        tokens=len(text.split()),
+        updated_at=NOW,
+        access_level=AccessLevel.PUBLIC,
+        metadata={},
+    )
+
+
 def an_answer(question: QuestionAsked, text: str, sources: Sequence[Passage] = (a_passage(),)) -> Answer:
     return Answer(
         query_id=question.question_id,
@@ -184,6 +206,8 @@ class FakeDirectory:
     documents: dict[str, DocumentRecord] = field(default_factory=dict)
     verdicts: list[WaitState] = field(default_factory=lambda: [WaitState(WaitVerdict.EMBEDDED)])
     """What successive looks find; the last one stays."""
+    passages: list[HydratedPassage] = field(default_factory=list)
+    """What every excerpt has."""
 
     async def get(self, principal: Principal, collection: str, document_id: str) -> DocumentRecord | None:
         return self.documents.get(document_id)
@@ -207,7 +231,7 @@ class FakeDirectory:
     async def excerpt(
         self, principal: Principal, collection: str, document_id: str, *, start: int, end: int, context: int
     ) -> list[HydratedPassage]:
-        return []
+        return self.passages
 
     async def status(self, tenant: str) -> Mapping[str, Any]:
         return {
@@ -220,6 +244,18 @@ class FakeDirectory:
             "generations": {"default": 1},
             "oldest_unapplied_s": 0.4,
         }
+
+
+@dataclass
+class FakeHistory:
+    """Past passages, for excerpts."""
+
+    passages: list[HydratedPassage] = field(default_factory=list)
+
+    async def excerpt(
+        self, principal: Principal, collection: str, document_id: str, revision: int, **_: int
+    ) -> list[HydratedPassage]:
+        return [passage for passage in self.passages if passage.revision == revision]
 
 
 @dataclass

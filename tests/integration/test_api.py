@@ -93,6 +93,31 @@ async def test_a_document_that_was_put_is_found_and_answered_from(served: Served
         )
 
 
+async def test_a_citation_opens_in_the_revision_that_it_is_of(served: Served) -> None:
+    async with served.client() as client:
+
+        async def put(text: str) -> None:
+            accepted = await client.put(f"{DOCUMENTS}/otter.md", content=text)
+            await client.get(f"{DOCUMENTS}/otter.md", params={"min_position": accepted.json()["position"]})
+
+        async def opened() -> tuple[str, int, bool]:
+            where = {key: cited[key] for key in ("document_id", "revision", "start", "end")}
+            found = (await client.get("/api/v1/sources", params=where)).json()
+            start, end = found["start"] - found["text_start"], found["end"] - found["text_start"]
+            return found["text"][start:end], found["revision"], found["current"]
+
+        await put("The otter ferry leaves at noon.")
+        search = {"query": "otter ferry", "filters": {"document_id": "otter.md"}, "threshold": 0}
+        [cited] = (await client.post("/api/v1/search", json=search)).json()["passages"]
+        assert await opened() == (cited["text"], cited["revision"], True)
+        await put("There has been a flood. The otter ferry leaves at midnight.")
+        assert await opened() == (cited["text"], cited["revision"], False)
+        gone = await client.delete(f"{DOCUMENTS}/otter.md")
+        await client.get(f"{DOCUMENTS}/otter.md", params={"min_position": gone.json()["position"]})
+        where = {key: cited[key] for key in ("document_id", "revision", "start", "end")}
+        assert (await client.get("/api/v1/sources", params=where)).status_code == 404
+
+
 async def test_a_deleted_document_answers_nothing(served: Served) -> None:
     async with served.client() as client:
         put = await client.put(f"{DOCUMENTS}/ibex.md", content="The ibex password is tamarind.")

@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from infra.postgres.catalog import NewGeneration, PostgresCatalog
+from infra.postgres.collections import PostgresCollectionStore
 from infra.postgres.documents import PostgresDocumentDirectory
+from infra.postgres.history import PostgresHistory
 from infra.postgres.ledger import PostgresDocumentLedger
 from infra.postgres.manifests import PostgresManifestStore
 from infra.postgres.migrate import Migration, MigrationRefused, migrate, migrations
@@ -17,10 +20,12 @@ from infra.postgres.outcomes import PostgresOutcomeStore
 from infra.postgres.pool import Pool, open_pool
 from infra.postgres.vector_cache import PostgresVectorCache
 from infra.postgres.watched import PostgresWatchedFiles
+from schemas.access import AccessLevel, Principal
 from schemas.documents import Change, DocumentKey
 from schemas.pipeline import IndexCommitted, Outcome
 from schemas.positions import Position
 from streams.errors import PermanentError, TransientError, Unavailable
+from streams.generations import CollectionSettings
 from streams.model import DeadLetter, DocumentStage, WaitVerdict
 from streams.watch import FileState, WatchedFolder
 from tests.fakes.stores import A_MODEL
@@ -46,13 +51,14 @@ class Library:
         self.manifests = PostgresManifestStore(pool)
         self.outcomes = PostgresOutcomeStore(pool)
         self.directory = PostgresDocumentDirectory(pool)
+        self.history = PostgresHistory(pool)
         self.reader = a_principal(tenant)
 
     def key(self, name: str = "a.md") -> DocumentKey:
         return DocumentKey(self.tenant, "default", name)
 
-    async def admit(self, revision: int, change: Change = Change.UPSERT, name: str = "a.md") -> None:
-        await self.ledger.admit([a_request(self.key(name), revision, change)])
+    async def admit(self, revision: int, change: Change = Change.UPSERT, name: str = "a.md", **access: Any) -> None:
+        await self.ledger.admit([a_request(self.key(name), revision, change, **access)])
 
     async def apply(self, revision: int, name: str = "a.md", *texts: str) -> None:
         serving = (await self.catalog.collection(self.tenant, "default")).serving
@@ -90,6 +96,15 @@ class Library:
 
     async def shown(self, name: str = "a.md") -> list[str]:
         found = await self.directory.excerpt(self.reader, "default", name, start=0, end=100, context=0)
+        return [passage.text for passage in found]
+
+    async def said(
+        self, revision: int, reader: Principal | None = None, *, start: int = 0, end: int = 100
+    ) -> list[str]:
+        """What history gives of a superseded revision."""
+        found = await self.history.excerpt(
+            reader or self.reader, "default", "a.md", revision, start=start, end=end, context=0
+        )
         return [passage.text for passage in found]
 
 
@@ -342,6 +357,85 @@ async def test_live_points_are_iterated_in_order(library: Library) -> None:
     points = [point for batch in batches for point, _ in batch]
     assert len(points) == 7
     assert points == sorted(points)
+
+
+# What a citation said
+
+
+async def a_past(library: Library) -> None:
+    """Revision 1 says "old" and "news", revision 2 something else."""
+    await library.admit(1)
+    await library.apply(1, "a.md", "old", "news")
+    await library.admit(2)
+    await library.apply(2, "a.md", "something else")
+
+
+async def test_a_superseded_revision_is_read_by_range(library: Library) -> None:
+    await a_past(library)
+    assert await library.said(1) == ["old", "news"]
+    assert await library.said(1, end=3) == ["old"]
+    assert await library.said(1, start=4) == ["news"]
+    assert await library.said(1, start=50) == []
+    assert await library.said(2) == []  # it is the present one
+    assert await library.shown() == ["something else"]
+
+
+async def test_a_superseded_revision_is_read_under_the_rights_of_now(library: Library) -> None:
+    await a_past(library)
+    guest = a_principal(library.tenant, clearance=AccessLevel.PUBLIC)
+    miller = a_principal(library.tenant, clearance=AccessLevel.PUBLIC, groups=("millers",))
+    assert await library.said(1, guest)
+    assert await library.said(1, a_principal(new_tenant())) == []
+    # Before anything is applied: an access change is in force when it is admitted.
+    await library.admit(3, Change.ACCESS, groups=("millers",))
+    assert (await library.said(1, guest), await library.said(1, miller)) == ([], ["old", "news"])
+    await library.admit(4, Change.ACCESS, level=AccessLevel.CONFIDENTIAL)
+    assert await library.said(1, miller) == []
+
+
+async def test_nothing_of_a_deleted_document_is_read(library: Library) -> None:
+    await a_past(library)
+    await library.admit(3, Change.DELETE)
+    kept = "select count(*) from past_revisions join documents using (document_key) where tenant = $1"
+    assert await library.pool.fetchval(kept, library.tenant) == 1  # the deletion is not applied yet
+    assert await library.said(1) == []
+    await library.admit(4)
+    assert await library.said(1) == []
+    await library.apply(4, "a.md", "created again")
+    assert (await library.said(1), await library.said(2)) == ([], [])
+
+
+async def test_nothing_of_a_hidden_text_is_read(library: Library) -> None:
+    await library.pool.execute("update collections set on_failure = 'hide' where tenant = $1", library.tenant)
+    await a_past(library)
+    await library.admit(3)
+    await library.fail(3)
+    assert await library.said(1) == []
+
+
+async def test_nothing_outside_the_window_is_read_even_if_it_is_still_there(library: Library) -> None:
+    await a_past(library)
+    collections = PostgresCollectionStore(library.pool, plan=_no_plan)
+    await collections.change(library.tenant, "default", CollectionSettings(history_days=0))
+    assert await library.said(1) == []
+    await collections.change(library.tenant, "default", CollectionSettings(history_days=90))
+    assert await library.said(1) == []
+
+
+async def _no_plan(*_: object) -> NewGeneration:
+    raise AssertionError("a window has no part in a generation")
+
+
+async def test_nothing_of_a_removed_collection_is_read_under_another_of_its_name(library: Library) -> None:
+    """Its documents go after it, some at a time."""
+    await a_past(library)
+    await library.pool.execute("update generations set state = 'retired' where tenant = $1", library.tenant)
+    await library.pool.execute("delete from collections where tenant = $1", library.tenant)
+    assert await library.said(1) == []
+    await PostgresCatalog(library.pool, new_generation=NewGeneration(A_MODEL, 256, 50)).collection(
+        library.tenant, "default"
+    )
+    assert await library.said(1) == []
 
 
 # The watcher's memory, the vector cache's age

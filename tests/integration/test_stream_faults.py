@@ -1,18 +1,24 @@
 """Streams whose readers take nothing, whose Redis restarts, whose worker or API process dies or is stopped."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
 import socket
+import struct
+import sys
 from contextlib import suppress
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import pytest
 from jsonschema import Draft202012Validator
 
+from api.connection import connection_with
+from infra.settings import Settings
 from schemas.answers import TERMINAL_EVENTS
 from schemas.asyncapi import stream_schemas
 from tests.pipeline import eventually
@@ -22,10 +28,15 @@ from tests.site import PATIENCE_S, Site, every, is_whole
 SLOW_READERS = 50
 LONG_STREAM = 15_000
 IDLE_READERS = 200
+VANISHED = 5
 # Streams that a restart of Redis interrupts, and how often.
 RESTARTS, INTERRUPTED = 5, 4
 ANSWERS = 50
 WATCHED, READERS_OF_EACH = 10, 20
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="dead peers are noticed on Linux only")
+# Not in Python's socket module; the numbers are Linux's.
+_SO_ATTACH_FILTER, _BPF_RETURN = 26, 0x06
 
 
 # Readers that are slow, or many
@@ -35,13 +46,7 @@ async def test_readers_that_take_nothing_are_cut_off_and_cost_little(site: Site)
     query_id = await site.stream_of(["x" * 400] * LONG_STREAM)
     api = site.apis[0]
     before_mb = _memory_mb(api)
-    request = [f"GET /api/v1/queries/{query_id}/stream HTTP/1.1", "Host: 127.0.0.1"]
-    request += [f"{name}: {value}" for name, value in api.headers.items()]
-    readers = [socket.socket() for _ in range(SLOW_READERS)]
-    for reader in readers:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.connect(("127.0.0.1", api.port))
-        reader.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
+    readers = [_a_reader(api, query_id, receive_bytes=4096) for _ in range(SLOW_READERS)]
     largest_mb = before_mb
 
     async def cut_off() -> bool:
@@ -56,6 +61,62 @@ async def test_readers_that_take_nothing_are_cut_off_and_cost_little(site: Site)
     for reader in readers:
         reader.close()
     assert "Traceback" not in log_of(site.pipeline.settings, "api").read_text()
+
+
+@on_linux
+async def test_readers_that_have_vanished_are_let_go_though_nothing_says_that_they_are_gone(site: Site) -> None:
+    """Of an idle stream, whose heartbeats all fit into what the kernel keeps for them: writing never fails."""
+    query_id = await site.stream_of([])
+    api = site.apis[0]
+    comments: list[str] = []
+    readers = [_a_reader(api, query_id) for _ in range(VANISHED)]
+    async with api.client() as client:
+        staying = asyncio.create_task(_with_comments(client, query_id, [], comments))
+        for reader in readers:
+            await _read_until(reader, b"\n: ping")
+        await eventually(lambda: every(comments))
+        before = await _lost_readers(client)
+        for reader in readers:
+            _vanish(reader)
+
+        async def let_go() -> bool:
+            lost = await _lost_readers(client) - before
+            return lost == VANISHED and "leat_sse_open_streams 1.0" in (await client.get("/metrics")).text
+
+        await eventually(let_go)
+        # Whoever is still there hears on.
+        heard = len(comments)
+        await eventually(lambda: every([len(comments) > heard + 1]))
+        staying.cancel()
+        await asyncio.gather(staying, return_exceptions=True)
+    for reader in readers:
+        reader.close()
+    assert "Traceback" not in log_of(site.pipeline.settings, "api").read_text()
+
+
+@on_linux
+async def test_an_answer_whose_only_reader_has_vanished_is_stopped(site: Site) -> None:
+    site.endless()
+    api = site.apis[0]
+    async with api.client() as client:
+        query_id = await site.ask(client, background=False)
+        reader = _a_reader(api, query_id)
+        await _read_until(reader, b"event: token")
+        _vanish(reader)
+        await eventually(site.idle, within_s=PATIENCE_S)
+
+        async def ended() -> str | None:
+            return (await client.get(f"/api/v1/queries/{query_id}")).json().get("reason")
+
+        assert await eventually(ended) == "abandoned"
+    reader.close()
+
+
+def test_as_it_comes_a_reader_that_has_vanished_is_let_go_within_half_a_minute() -> None:
+    """At the latest the next heartbeat is not acknowledged."""
+    settings = Settings.model_fields
+    heartbeat_s, send_timeout_s = (settings[f"sse_{name}_s"].default for name in ("heartbeat", "send_timeout"))
+    assert heartbeat_s + connection_with(send_timeout_s).dead_peer_s <= 30
 
 
 async def test_many_idle_readers_need_no_more_connections_to_redis(site: Site) -> None:
@@ -213,7 +274,44 @@ async def test_every_event_that_was_seen_fits_its_published_schema(site: Site) -
         validators[event.name].validate(event.data)
 
 
-# Looking
+# Reading, and looking
+
+
+def _a_reader(api: ApiProcess, query_id: str, *, receive_bytes: int | None = None) -> socket.socket:
+    """Somebody who has asked for a stream, and may read it or not."""
+    request = [f"GET /api/v1/queries/{query_id}/stream HTTP/1.1", "Host: 127.0.0.1"]
+    request += [f"{name}: {value}" for name, value in api.headers.items()]
+    reader = socket.socket()
+    if receive_bytes is not None:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    reader.connect(("127.0.0.1", api.port))
+    reader.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
+    return reader
+
+
+async def _read_until(reader: socket.socket, wanted: bytes) -> None:
+    reader.setblocking(False)
+    found = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while wanted not in found:
+            data = await asyncio.get_running_loop().sock_recv(reader, 65536)
+            assert data, found
+            found += data
+
+
+def _vanish(reader: socket.socket) -> None:
+    """As if its machine were switched off: the kernel drops whatever comes for it, unacknowledged, and sends nothing.
+
+    A proxy that stops passing on would not do: its kernel goes on acknowledging, as that of a living reader does.
+    """
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+    reader.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+async def _lost_readers(client: httpx.AsyncClient) -> float:
+    metrics = (await client.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in metrics if line.startswith("leat_sse_slow_readers_total "))
 
 
 async def _fifty_begun(
