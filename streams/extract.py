@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from schemas.answers import Passage
-from streams.answer_type import AnswerType, answer_type, asks_for_command, definition_of, holds, is_of
+from streams.answer_type import (
+    AnswerType,
+    answer_type,
+    asks_for_command,
+    asks_for_latest_version,
+    definition_of,
+    holds,
+    is_of,
+    is_version,
+    version_order,
+)
 from streams.quotable import Quotable, quotables
 from streams.rerank import weighted
 from streams.sentences import sentences
@@ -26,6 +36,10 @@ MAX_LISTED = 8
 # A further sentence is quoted when it scores at least this share of the best one. Lower quotes more that nobody asked
 # for, higher misses answers that stand one sentence on.
 FURTHER_SHARE = 0.6
+
+# A question for the latest version is answered by a field with a version if one scores this share of the best piece:
+# "Version" stands in many places, among them addresses.
+VERSION_SHARE = 0.3
 
 # Sentences of passages that score below this share of the best passage are not quoted beside it.
 FURTHER_PASSAGE_SHARE = 0.6
@@ -68,7 +82,8 @@ def extract(
     question.forgive(set(range(len(question.terms))).difference(*map(question.found_in, texts)), texts)
     kind = answer_type(query)
     defined, wants_command = definition_of(query), asks_for_command(query)
-    pieces = [piece for passage in passages for piece in quotables(question, passage)]
+    wants_latest = asks_for_latest_version(query)
+    pieces = [piece for passage in passages for piece in quotables(question, passage, any_record=wants_latest)]
     weights = _weights(question, pieces)
     by_citation = {passage.citation: passage for passage in passages}
     passage_terms = {
@@ -92,6 +107,8 @@ def extract(
         score += NEIGHBOUR_WEIGHT * _neighbour(pieces, place, weights, around) + PASSAGE_WEIGHT * passage_score
         scored.append((score, -place, piece))
     scored.sort(key=lambda entry: entry[:2], reverse=True)
+    if wants_latest:
+        scored = _newest_first(scored, by_citation)
     relevant = {each.citation for each in passages if each.score >= FURTHER_PASSAGE_SHARE * top_score}
     quotes = _choose(scored, pieces, relevant, wants_command=wants_command)
     if not quotes:
@@ -107,6 +124,25 @@ def extract(
             max(len(identifiers & terms) for terms in passage_terms.values()) / len(identifiers) if identifiers else 1.0
         ),
     )
+
+
+def _newest_first(
+    scored: Sequence[tuple[float, int, Quotable]], passages: Mapping[int, Passage]
+) -> list[tuple[float, int, Quotable]]:
+    """The highest version that a field of the same name has in the same document, where such a field is the best."""
+    fields = [entry for entry in scored if entry[2].sentence.kind == "field"]
+    of_a_version = [entry for entry in fields if is_version(entry[2].sentence.value or "")]
+    if not of_a_version or of_a_version[0][0] < VERSION_SHARE * scored[0][0]:
+        return list(scored)
+    _, _, first = of_a_version[0]
+    document_id = passages[first.citation].document_id
+    alike = [
+        entry
+        for entry in of_a_version
+        if entry[2].sentence.key == first.sentence.key and passages[entry[2].citation].document_id == document_id
+    ]
+    newest = max(alike, key=lambda entry: version_order(entry[2].sentence.value or ""))
+    return [newest, *(entry for entry in scored if entry is not newest)]
 
 
 def _choose(

@@ -31,6 +31,8 @@ _LONG_FORMS = {
     "min": "minimum",
     "latest": "newest current",
 }
+# What a field is called when this is its whole name: what is latest of all in a record is its version.
+_ALONE = {"latest": "version release última versión última versão phiên bản mới nhất"}
 # What stands behind a field's name where its value follows on further lines, or says nothing.
 _NO_VALUES = frozenset({"|", "|-", "|+", ">", ">-", ">+", "{}", "[]", "null", "~"})
 _PROMPT = re.compile(r"^(?:[$%>]|PS>)\s+(?=\S)")
@@ -59,12 +61,12 @@ class Quotable:
     """The piece as an answer shows it."""
 
 
-def quotables(question: Question, passage: Passage) -> list[Quotable]:
-    """All pieces of a passage, in order."""
-    return list(_quotables(question, passage))
+def quotables(question: Question, passage: Passage, *, any_record: bool = False) -> list[Quotable]:
+    """All pieces of a passage, in order. ``any_record``: the question is about whichever record it may be."""
+    return list(_quotables(question, passage, any_record))
 
 
-def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
+def _quotables(question: Question, passage: Passage, any_record: bool) -> Iterator[Quotable]:
     context = question.found_in(" ".join((passage.title, *passage.heading_path)))
     record: Sentence | None = None
     header: list[str] = []
@@ -74,7 +76,7 @@ def _quotables(question: Question, passage: Passage) -> Iterator[Quotable]:
                 continue
             if sentence.text.startswith("-"):
                 record = sentence
-            yield _field(question, passage, ordinal, sentence, record, context)
+            yield _field(question, passage, ordinal, sentence, record, context, any_record)
             continue
         if sentence.kind == "header":
             header = _cells(sentence.text)
@@ -101,6 +103,7 @@ def _field(
     sentence: Sentence,
     record: Sentence | None,
     context: frozenset[int],
+    any_record: bool,
 ) -> Quotable:
     key = sentence.key or ""
     name = record.value if record is not None and record.value else ""
@@ -109,7 +112,7 @@ def _field(
     spoken = " ".join((_spoken(key), about, sentence.value or "" if sentence is record else ""))
     # The name of the record decides: what was asked of 10.7 is not answered by the record of 10.6, nor by a mere name.
     foreign = 1 if sentence is record else 0
-    foreign += 0 if _mentions(question, name or (headings[-1] if headings else "")) else 2
+    foreign += 0 if any_record or _mentions(question, name or (headings[-1] if headings else "")) else 2
     foreign += len(meaningful_stems(passage.title).difference(question.terms))
     line = sentence.text.lstrip("- ").rstrip()
     head = record.text.lstrip("- ").rstrip() if record is not None and record is not sentence else ""
@@ -169,4 +172,5 @@ def _cells(row: str) -> list[str]:
 def _spoken(key: str) -> str:
     """The words of a field's name: ``latestReleaseDate`` is latest release date, ``eol`` is end of life."""
     parts = words(key.replace("_", " ").replace("-", " ").replace(".", " "))
-    return " ".join((*parts, *(_LONG_FORMS[part] for part in parts if part in _LONG_FORMS)))
+    alone = _ALONE.get(key, "")
+    return " ".join((*parts, alone, *(_LONG_FORMS[part] for part in parts if part in _LONG_FORMS)))

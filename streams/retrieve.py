@@ -12,6 +12,7 @@ from uuid import UUID
 
 from schemas.access import Principal
 from schemas.answers import Passage, RetrievalOptions
+from streams.answer_type import asks_for_latest_version
 from streams.duplicates import without_near_duplicates
 from streams.errors import TransientError, Unavailable
 from streams.fuse import Fused, fuse
@@ -28,6 +29,11 @@ MIN_CANDIDATES = 20
 
 # Candidates, best first by the legs' scores, whose text is compared with the question.
 RERANKED = 30
+
+# Release notes and tables of releases begin with the newest, and all their passages are equally about it: asked for the
+# latest version, what stands at the beginning comes first. Of 80 products of endoflife.date the newest release is among
+# the five best passages for 58, without this for 15.
+BEGINNING_WEIGHT, BEGINNING_CHARS = 0.3, 1000
 
 # A document that moves on between search and hydration takes its old passages away; its new ones are in the index by
 # then, so one more look finds them, unless it moves again. On a busy machine that happened in one look of five, and
@@ -156,7 +162,11 @@ def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassag
     if missing and question.forgive(missing, chain.from_iterable(texts)):
         found = [look_up(question, headings, text) for headings, text in texts]
     overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
-    return fuse(living, without_vector=without_vector, overlap=overlap)
+    ranked = fuse(living, without_vector=without_vector, overlap=overlap)
+    if asks_for_latest_version(query):
+        starts = {point_id: passage.start / BEGINNING_CHARS for point_id, passage in alive.items()}
+        ranked.sort(key=lambda fused: -fused.score - BEGINNING_WEIGHT / (1 + starts[fused.point_id]))
+    return ranked
 
 
 async def embedded_question(query: str, embedder: Embedder | None) -> tuple[FloatVector | None, str | None]:

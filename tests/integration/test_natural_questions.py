@@ -103,11 +103,30 @@ VIETNAMESE = """# Sao lưu
 
 Bản sao lưu được tạo mỗi đêm lúc hai giờ và được giữ trong bảy ngày.
 """
+# More releases than a passage holds, the newest first, and 10 above 9.
+OTTER = "\n".join(
+    [
+        "---",
+        "title: Otter",
+        "versionCommand: otter --version",
+        "releasePolicyLink: https://otter.example.org/version-policy",
+        "releases:",
+        *(
+            f'  - releaseCycle: "3.{n}"\n    eol: {2010 + n}-06-01\n    latest: "3.{n}.{n + 4}"'
+            for n in range(24, 0, -1)
+        ),
+        "---",
+        "",
+        "> [Otter](https://otter.example.org) is a file server.",
+        "",
+    ]
+)
 DOCUMENTS = {
     "guide.md": GUIDE,
     "configuration.md": CONFIGURATION,
     "origins.md": CORS,
     "lynx.md": LYNX,
+    "otter.md": OTTER,
     "copias.md": SPANISH,
     "sao-luu.md": VIETNAMESE,
 }
@@ -126,6 +145,10 @@ ANSWERED = [
     ("May another origin read what the console answers?", "By default no other origin may read what the console"),
     ("When does Lynx 4.1 reach end of life?", "2027-03-01"),
     ("lynx 4.0 latest", "4.0.30"),
+    ("What is the latest version of Otter?", 'latest: "3.24.28"'),
+    ("newest release of otter", 'latest: "3.24.28"'),
+    ("¿Cuál es la última versión de Otter?", 'latest: "3.24.28"'),
+    ("What is the latest version of Otter 3.9?", 'latest: "3.9.13"'),
     ("¿Cuánto tiempo se guarda la copia de seguridad?", "siete días"),
     ("cuando se hace la copia de seguridad", "cada noche"),
     ("Bản sao lưu được giữ bao lâu?", "bảy ngày"),
