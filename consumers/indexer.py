@@ -157,6 +157,7 @@ class Words:
         passing("flipped")
         for whole, ok in zip(batch, applied, strict=True):
             # An attempt that died had another manifest before it, and may have written points that this one has not.
+            # What it leaves of a revision that is applied, or loses within its batch, the reconciler finds.
             if not ok and (written := points_ever_born(whole, generation=generation)):
                 await self._parts.manifests.discard(generation.space, written)
         took_effect = await self._took_effect(generation, batch, applied)

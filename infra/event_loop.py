@@ -1,6 +1,7 @@
 """uvloop as the event loop of our processes, with what aiokafka does not expect of it."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, TypeVar
 
 import uvloop
@@ -23,19 +24,26 @@ def _expect_closed_transports() -> None:
     commits, consumers that look for their coordinator, producers. In about one of
     ten rounds of three kills of a broker under load a process stood still like that.
     """
-    from aiokafka.conn import AIOKafkaConnection, CloseReason
+    from aiokafka.conn import AIOKafkaConnection
+
+    for name in ("send", "_send_sasl_token"):
+        writing = getattr(AIOKafkaConnection, name)
+        if not hasattr(writing, "__wrapped__"):
+            setattr(AIOKafkaConnection, name, _expecting_closed_transports(writing))
+
+
+def _expecting_closed_transports(writing: Callable[..., Any]) -> Callable[..., Any]:
+    from aiokafka.conn import CloseReason
     from aiokafka.errors import KafkaConnectionError
 
-    send = AIOKafkaConnection.send
-    if getattr(send, "expects_closed_transports", False):
-        return
-
-    def sending(self: Any, request: Any, expect_response: bool = True) -> Any:
+    @wraps(writing)
+    def expecting(self: Any, *arguments: Any, **options: Any) -> Any:
         try:
-            return send(self, request, expect_response)
+            return writing(self, *arguments, **options)
         except RuntimeError as error:
+            if type(error) is not RuntimeError:  # aiokafka's own errors are of this kind, too
+                raise
             self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
             raise KafkaConnectionError(f"connection to {self.host}:{self.port} lost: {error}") from error
 
-    sending.expects_closed_transports = True  # type: ignore[attr-defined]
-    AIOKafkaConnection.send = sending
+    return expecting

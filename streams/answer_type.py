@@ -87,33 +87,6 @@ _DEFINITION = re.compile(
 )
 
 
-_LEADING_VERSION = re.compile(r"[\"']?[vV]?\d")
-_LATEST = re.compile(
-    r"\b(?:latest|newest|most recent|current|(?:ultim|actual|atual)\w*|(?:mas|mais) (?:nuev|nov|recient|recent)\w*"
-    r"|moi nhat)\b"
-)
-
-
-def asks_for_latest_version(question: str) -> bool:
-    """Whether it asks for the newest version of all, not for the newest one of a branch that it names."""
-    folded = fold(question)
-    return (
-        answer_type(question) is AnswerType.VERSION
-        and _LATEST.search(folded) is not None
-        and not any(character.isdigit() for character in folded)
-    )
-
-
-def is_version(value: str) -> bool:
-    """Whether a field's value is a version and nothing else before it."""
-    return _LEADING_VERSION.match(value) is not None and is_of(AnswerType.VERSION, value.strip("\"'"))
-
-
-def version_order(value: str) -> tuple[int, ...]:
-    """By which versions are compared: their numbers, from left to right."""
-    return tuple(int(number) for number in re.findall(r"\d+", value))
-
-
 _HOW_TO = re.compile(
     r"\b(?:how (?:do|can|could|should|would|to)|commands?|como (?:se |puedo |puede |hago |fazer |faco |posso )"
     r"|lam (?:sao|the nao|cach nao)|cach)\b"

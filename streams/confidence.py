@@ -41,7 +41,7 @@ ANSWER_FROM = 0.5
 
 
 def evidence(retrieval: Retrieval, extraction: Extraction) -> Evidence:
-    scores = [passage.score for passage in retrieval.passages]
+    scores = sorted((passage.score for passage in retrieval.passages), reverse=True)
     best = scores[0] if scores else 0.0
     others = scores[1:]
     similarity = retrieval.similarity if retrieval.similarity is not None else 0.3 + 0.4 * extraction.coverage

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from schemas.answers import Passage
-from streams.answer_type import (
-    AnswerType,
-    answer_type,
-    asks_for_command,
-    asks_for_latest_version,
-    definition_of,
-    holds,
-    is_of,
-    is_version,
-    version_order,
-)
+from streams.answer_type import AnswerType, answer_type, asks_for_command, definition_of, holds, is_of
+from streams.latest_version import holds_version, latest_version_of, version_order
 from streams.quotable import Quotable, quotables
 from streams.rerank import weighted
 from streams.sentences import sentences
@@ -82,7 +73,7 @@ def extract(
     question.forgive(set(range(len(question.terms))).difference(*map(question.found_in, texts)), texts)
     kind = answer_type(query)
     defined, wants_command = definition_of(query), asks_for_command(query)
-    wants_latest = asks_for_latest_version(query)
+    wants_latest = latest_version_of(query) is not None
     pieces = [piece for passage in passages for piece in quotables(question, passage, any_record=wants_latest)]
     weights = _weights(question, pieces)
     by_citation = {passage.citation: passage for passage in passages}
@@ -130,8 +121,7 @@ def _newest_first(
     scored: Sequence[tuple[float, int, Quotable]], passages: Mapping[int, Passage]
 ) -> list[tuple[float, int, Quotable]]:
     """The highest version that a field of the same name has in the same document, where such a field is the best."""
-    fields = [entry for entry in scored if entry[2].sentence.kind == "field"]
-    of_a_version = [entry for entry in fields if is_version(entry[2].sentence.value or "")]
+    of_a_version = [entry for entry in scored if _holds_version(entry[2])]
     if not of_a_version or of_a_version[0][0] < VERSION_SHARE * scored[0][0]:
         return list(scored)
     _, _, first = of_a_version[0]
@@ -143,6 +133,11 @@ def _newest_first(
     ]
     newest = max(alike, key=lambda entry: version_order(entry[2].sentence.value or ""))
     return [newest, *(entry for entry in scored if entry is not newest)]
+
+
+def _holds_version(piece: Quotable) -> bool:
+    sentence = piece.sentence
+    return sentence.kind == "field" and holds_version(sentence.key or "", sentence.value or "")
 
 
 def _choose(

@@ -12,16 +12,16 @@ from uuid import UUID
 
 from schemas.access import Principal
 from schemas.answers import Passage, RetrievalOptions
-from streams.answer_type import asks_for_latest_version
 from streams.duplicates import without_near_duplicates
 from streams.errors import TransientError, Unavailable
 from streams.fuse import Fused, fuse
+from streams.latest_version import latest_version_of
 from streams.model import Candidates, Collection, FloatVector, Generation, HydratedPassage, IndexScope
 from streams.ports import CandidateSearch, Embedder, Hydration, Neighbourhood, SparseEncoder
 from streams.rerank import look_up, overlaps
 from streams.subject import encode_question
 from streams.surroundings import SURROUNDED, Surroundings, look_around
-from streams.terms import Question
+from streams.terms import Question, meaningful_stems
 
 # Candidates per leg and wanted passage: room for what hydration drops and duplicates merge.
 OVERFETCH = 4
@@ -32,8 +32,8 @@ RERANKED = 30
 
 # Release notes and tables of releases begin with the newest, and all their passages are equally about it: asked for the
 # latest version, what stands at the beginning comes first. Of 80 products of endoflife.date the newest release is among
-# the five best passages for 58, without this for 15.
-BEGINNING_WEIGHT, BEGINNING_CHARS = 0.3, 1000
+# the five best passages for 62, without this for 15.
+BEGINNING_WEIGHT, BEGINNING_CHARS = 1.0, 1000
 
 # A document that moves on between search and hydration takes its old passages away; its new ones are in the index by
 # then, so one more look finds them, unless it moves again. On a busy machine that happened in one look of five, and
@@ -163,10 +163,21 @@ def rank(query: str, candidates: Candidates, alive: Mapping[UUID, HydratedPassag
         found = [look_up(question, headings, text) for headings, text in texts]
     overlap = {point_id: measured.score for point_id, measured in zip(head, overlaps(question, found), strict=True)}
     ranked = fuse(living, without_vector=without_vector, overlap=overlap)
-    if asks_for_latest_version(query):
-        starts = {point_id: passage.start / BEGINNING_CHARS for point_id, passage in alive.items()}
-        ranked.sort(key=lambda fused: -fused.score - BEGINNING_WEIGHT / (1 + starts[fused.point_id]))
-    return ranked
+    name = latest_version_of(query)
+    return ranked if name is None else _beginning_first(ranked, alive, name)
+
+
+def _beginning_first(ranked: list[Fused], alive: Mapping[UUID, HydratedPassage], name: str) -> list[Fused]:
+    """Of the best document that has the name in its title or headings, the passages at its beginning first."""
+    wanted = meaningful_stems(name)
+    named = (alive[fused.point_id] for fused in ranked)
+    best = next((passage.key for passage in named if wanted <= meaningful_stems(_headings(passage))), None)
+
+    def order(fused: Fused) -> float:
+        passage = alive[fused.point_id]
+        return fused.score + (BEGINNING_WEIGHT / (1 + passage.start / BEGINNING_CHARS) if passage.key == best else 0.0)
+
+    return sorted(ranked, key=order, reverse=True)
 
 
 async def embedded_question(query: str, embedder: Embedder | None) -> tuple[FloatVector | None, str | None]:

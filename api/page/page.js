@@ -232,7 +232,10 @@ async function openSource(source) {
   if (!$("reader").open) $("reader").showModal();
   const { collection, document_id, revision, start, end } = source;
   try {
-    const found = await call(`/sources?${new URLSearchParams({ collection, document_id, revision, start, end })}`);
+    const place = new URLSearchParams({ collection, document_id, start, end });
+    // A larger number has been rounded on its way here: better no revision than a wrong one.
+    if (Number.isSafeInteger(revision)) place.set("revision", revision);
+    const found = await call(`/sources?${place}`);
     // Offsets count code points, strings here count UTF-16 units.
     const points = Array.from(found.text);
     const [from, to] = [found.start - found.text_start, found.end - found.text_start];

@@ -207,8 +207,9 @@ class Model:
     # Behind the scenes
 
     async def _discard_orphans(self) -> None:
-        """What the reconciler does with points that a dead attempt wrote and no manifest names; readers see none of
-        them. All else that it would repair stays as it is, and is a violation.
+        """What the reconciler does with points that a dead attempt wrote and no manifest names: a retry may have been
+        planned on another manifest, or have lost within its batch. Readers see none of them. All else that the
+        reconciler would repair stays as it is, and is a violation.
         """
         for name, points in self.index.spaces.items():
             await self.manifests.discard(name, list(points))

@@ -87,11 +87,9 @@ async def _problem(question: QuestionAsked, reader: AnswerReader, pool: Pool) ->
         return gap
     # The row as it is: the store hands out only what its reader may still see of it.
     rows = await pool.fetch("select answer from answers where question_id = $1", question.question_id)
-    if not rows:
-        return "nothing is stored"
     if events[-1].name == StreamEventName.FAILED:
         return f"{_FAILED}: {events[-1].data}"
-    if rows[0]["answer"] is None:
+    if not rows or rows[0]["answer"] is None:
         return "no stored answer"
     seen, stored = _answer_seen(events), rows[0]["answer"]["answer"]
     return "" if seen is None or seen == stored else f"{seen!r} was read, {stored!r} is stored"

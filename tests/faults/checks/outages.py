@@ -92,12 +92,14 @@ class _World:
         await leat.burst(f"{name}-before", 40)
         await end()
         arena.did(f"{name} killed")
-        self.refused_s.clear()
         clock, length_s = Stopwatch(), arena.seconds(AWAY_S, least=30)
         # What was under way when it died may end either way; from then on there is one way.
         await self._search()
         await self._write()
-        while clock.s < length_s:
+        self.refused_s.clear()
+        looked = False
+        while clock.s < length_s or not looked:
+            looked = True
             if name != "kafka":
                 await leat.burst(f"{name}-{int(clock.s)}", 4)
             found, taken = await self._search(), await self._write()
@@ -143,8 +145,12 @@ class _World:
         return await self._timed(self.client.put(path, content=f"# Late\n\nText {self.written}.", headers=headers))
 
     async def _timed(self, request: Awaitable[httpx.Response]) -> int:
+        """Its status; 0: there was none."""
         clock = Stopwatch()
-        status = (await request).status_code
+        try:
+            status = (await request).status_code
+        except httpx.HTTPError:
+            return 0
         if status == REFUSED:
             self.refused_s.append(clock.s)
         return status
