@@ -33,8 +33,8 @@ class TopicProgress:
     subscriber: Any = None
     busy_since: float | None = None
     committing: bool = False
-    """A commit may never be taken: aiokafka waited for ever for a group's coordinator after a broker was killed, of which one
-    cause is mended (``infra/event_loop.py``). The handler is done by then: liveness must not take that wait for work."""
+    """A commit may never be taken: aiokafka has waited for ever for a group's coordinator after a broker was killed
+    (``infra/event_loop.py`` mends the cause that is known). The handler is done by then: that wait is no work."""
     holds: int = 0
     """How often in a row a dependency was down for it."""
     holding: Mapping[int, int] = field(default_factory=dict)
