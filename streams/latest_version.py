@@ -32,6 +32,7 @@ _VERSION = re.compile(r"v?\d{1,9}(?:(?:\.\d{1,9})+(?P<suffix>[-+. ]?[A-Za-z][\w.
 _UNFINISHED = re.compile(
     r"(?:^|[\W\d_])(?:a|alpha|b|beta|rc|m|milestone|pre|preview|dev|snapshot|nightly|canary)(?:\W|\d|$)"
 )
+_BRANCH = re.compile(r"(?:^\(?v?|[-_.])\d")
 _KEYS = frozenset({"version", "release", "latest"})
 _OTHER_KEYS = frozenset({"date", "command", "policy", "link", "url", "table", "label", "count", "column"})
 
@@ -63,10 +64,15 @@ def _bare(value: str) -> str:
     return value.strip().strip("\"'").strip()
 
 
+def _is_branch(word: str) -> bool:
+    """3.9, v3, r418-windows, kindle-8; but Log4j and K3s are names."""
+    return _BRANCH.search(word) is not None or sum(character.isdigit() for character in word) > 1
+
+
 def _is_name(text: str) -> bool:
     found = text.split()
     return (
         0 < len(found) <= _MAX_NAME_WORDS
-        and not any(word.lstrip("v(")[:1].isdigit() for word in found)
+        and not any(_is_branch(word) for word in found)
         and not any(word in FUNCTION_WORDS and word not in _IN_NAMES for word in found)
     )

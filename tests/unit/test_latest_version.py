@@ -17,6 +17,7 @@ from tests.unit.answers import a_passage, a_retrieval
         "What's the newest Redis release?",
         "Which is the newest release of Ruby on Rails?",
         "What is the latest stable version of Node.js?",
+        "latest version of Apache Log4j",
         "current version of Google Container-Optimized OS (COS)",
         "¿Cuál es la última versión de Otter?",
         "cual es la version mas reciente de otter",
@@ -32,6 +33,8 @@ def test_it_asks_for_the_latest_version_and_nothing_else(question: str) -> None:
     "question",
     [
         "What is the latest version of Otter 3.9?",
+        "What is the latest release of NVIDIA Driver r418-windows?",
+        "What is the latest release of Amazon Kindle oasis-9?",
         "What did the press release say about the current CEO?",
         "Which lock should we release in the current transaction?",
         "Which version does Leat actually use?",
