@@ -129,7 +129,9 @@ def _newest_first(
     alike = [
         entry
         for entry in of_a_version
-        if entry[2].sentence.key == first.sentence.key and passages[entry[2].citation].document_id == document_id
+        if entry[2].sentence.key == first.sentence.key
+        and entry[2].own >= first.own  # of a branch with a name, "subscription", only that one
+        and passages[entry[2].citation].document_id == document_id
     ]
     newest = max(alike, key=lambda entry: version_order(entry[2].sentence.value or ""))
     return [newest, *(entry for entry in scored if entry is not newest)]

@@ -85,3 +85,11 @@ def test_the_order_of_passages_does_not_change_how_sure_an_answer_is() -> None:
     one, other = a_passage(1, "latest: 3.2", score=0.7), a_passage(2, "latest: 3.1", score=0.4)
     found = extract("latest version of about", (one, other))
     assert evidence(a_retrieval(one, other), found) == evidence(a_retrieval(other, one), found)
+
+
+def test_of_a_branch_with_a_name_only_that_one_counts() -> None:
+    text = '- releaseCycle: "2019"\n  latest: "15.2.1748"\n- releaseCycle: "subscription"\n  latest: "15.2.0"\n'
+    [quote] = extract(
+        "What is the latest version of Exchange subscription?", (a_passage(1, text, title="Exchange"),)
+    ).quotes
+    assert "15.2.0" in quote.shown
