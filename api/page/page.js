@@ -111,7 +111,7 @@ function done(mine, answer) {
   mine.text = answer.answer;
   mine.sources = answer.sources;
   showSources(answer.answered ? answer.sources : []);
-  render();
+  draw();
   const facts = [`${Math.round(answer.took_ms)} ms`];
   if (typeof answer.confidence === "number") facts.push(`confidence ${Math.round(answer.confidence * 100)} %`);
   facts.push(answer.generator === "extractive" ? "quoted from the documents" : `written by ${answer.generator}`);
@@ -149,8 +149,13 @@ function render() {
   scheduled = true;
   requestAnimationFrame(() => {
     scheduled = false;
-    $("answer").replaceChildren(...blocks(current.text));
+    draw();
   });
+}
+
+/** At once, whole: a page that is not looked at gets no frames, and an answer is not over before it is shown. */
+function draw() {
+  $("answer").replaceChildren(...blocks(current.text));
 }
 
 /** Paragraphs and lists; what a plain answer needs, no more. */
