@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from schemas.answers import Passage
 from streams.answer_type import AnswerType, answer_type, asks_for_command, definition_of, holds, is_of
-from streams.latest_version import holds_version, latest_version_of, version_order
+from streams.latest_version import holds_version, latest_version_of, says_latest_version, version_order
 from streams.quotable import Quotable, quotables
 from streams.rerank import weighted
 from streams.sentences import sentences
@@ -122,7 +122,10 @@ def _newest_first(
 ) -> list[tuple[float, int, Quotable]]:
     """The highest version that a field of the same name has in the same document, where such a field is the best."""
     of_a_version = [entry for entry in scored if _holds_version(entry[2])]
-    if not of_a_version or of_a_version[0][0] < VERSION_SHARE * scored[0][0]:
+    best_score, _, best = scored[0]
+    if not of_a_version or of_a_version[0][0] < VERSION_SHARE * best_score:
+        return list(scored)
+    if best.sentence.kind == "sentence" and says_latest_version(best.sentence.text):
         return list(scored)
     _, _, first = of_a_version[0]
     document_id = passages[first.citation].document_id

@@ -32,6 +32,10 @@ _VERSION = re.compile(r"v?\d{1,9}(?:(?:\.\d{1,9})+(?P<suffix>[-+. ]?[A-Za-z][\w.
 _UNFINISHED = re.compile(
     r"(?:^|[\W\d_])(?:a|alpha|b|beta|rc|m|milestone|pre|preview|dev|snapshot|nightly|canary)(?:\W|\d|$)"
 )
+_SAYS = re.compile(
+    r"\b(?:latest|newest|current|ultima|mais recente|mas reciente|moi nhat)\b[^.;:!?]{0,60}?\b(?:is|es|e|la)\b"
+    r"[^.;:!?]{0,20}?\d"
+)
 _BRANCH = re.compile(r"(?:^\(?v?|[-_.])\d")
 _KEYS = frozenset({"version", "release", "latest"})
 _OTHER_KEYS = frozenset({"date", "command", "policy", "link", "url", "table", "label", "count", "column"})
@@ -50,6 +54,11 @@ def holds_version(key: str, value: str) -> bool:
     """Whether a field by its name and its value is the version of something."""
     named = set(words(key.replace("_", " ")))
     return bool(named & _KEYS) and not named & _OTHER_KEYS and _VERSION.fullmatch(_bare(value)) is not None
+
+
+def says_latest_version(sentence: str) -> bool:
+    """Whether a sentence says which version is the newest: "The latest version is 3.24.28"."""
+    return _SAYS.search(fold(sentence)) is not None
 
 
 def version_order(value: str) -> tuple[bool, tuple[int, ...]]:

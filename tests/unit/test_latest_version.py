@@ -76,7 +76,8 @@ def test_versions_are_in_order_of_their_numbers_and_unfinished_ones_come_before_
 
 def test_a_sentence_that_says_it_is_not_replaced_by_any_number() -> None:
     said = "The latest version of Otter is 3.24.28."
-    passages = (a_passage(1, said, title="Otter"), a_passage(2, "weight: 10\nport: 8080\n", title="Otter"))
+    fields = "weight: 10\nport: 8080\nversion: 1\n"
+    passages = (a_passage(1, said, title="Otter"), a_passage(2, fields, title="Otter"))
     [quote] = extract("What is the latest version of Otter?", passages).quotes
     assert quote.shown == said
 
