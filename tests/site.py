@@ -84,6 +84,18 @@ class Site:
                         break
             return found
 
+    async def healed(self) -> None:
+        """Until both workers write with the model again: to one that stood still, the model seems to have done so."""
+        self.words(3)
+        async with self.apis[1].client() as client:
+
+            async def whole() -> bool:
+                queries = [await self.ask(client) for _ in range(8)]
+                answers = await asyncio.gather(*(self.read(client, query_id) for query_id in queries))
+                return all(is_whole(found) and not found[-1].data["degraded"] for found in answers)
+
+            await eventually(whole, within_s=PATIENCE_S)
+
     def endless(self) -> None:
         """The model goes on until it is stopped."""
         self.model.answer, self.model.faults = ["and so on "], Faults(endless=True, pause_s=0.05)
@@ -162,7 +174,7 @@ async def _with_parts(services: Services, folder: Path, redis: LocalRedis, model
         "api_token": TOKEN, "redis_url": redis.url, "generator": "ollama", "ollama_url": model.url,
         "ollama_model": "writer", "answer_cache_ttl_s": 0, "answer_grace_s": GRACE_S, "sse_heartbeat_s": HEARTBEAT_S,
         "sse_send_timeout_s": SEND_TIMEOUT_S, "kafka_session_timeout_ms": 2500,
-        "first_token_timeout_s": FIRST_TOKEN_S,
+        "first_token_timeout_s": FIRST_TOKEN_S, "breaker_pause_s": 1.0,
     }  # fmt: skip
     async with prepared(services, folder, **options) as pipeline:
         settings = pipeline.settings

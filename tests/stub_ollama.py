@@ -110,23 +110,32 @@ class StubOllama:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self.open_connections += 1
-        gone = asyncio.ensure_future(asyncio.sleep(0))
         try:
             path, body = await _read_request(reader)
-            self.requests.append((path, body))
-            gone = asyncio.ensure_future(reader.read(1))  # a client that goes away reads as an end of file
-            reply = asyncio.ensure_future(self._reply(path, body, _Response(writer)))
-            await asyncio.wait({gone, reply}, return_when=asyncio.FIRST_COMPLETED)
-            reply.cancel()
-            await asyncio.gather(reply, return_exceptions=True)
+            await self._work(path, body, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            gone.cancel()
-            self.open_connections -= 1
             self._tasks.discard(task)
             writer.close()
+
+    async def _work(
+        self, path: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Reply until the client goes away. A client's pool may hold connections on which nothing was ever asked, when
+        its call was cancelled as it connected: the model does nothing for those.
+        """
+        self.open_connections += 1
+        self.requests.append((path, body))
+        gone = asyncio.ensure_future(reader.read(1))  # a client that goes away reads as an end of file
+        reply = asyncio.ensure_future(self._reply(path, body, _Response(writer)))
+        try:
+            await asyncio.wait({gone, reply}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reply.cancel()
+            gone.cancel()
+            await asyncio.gather(reply, gone, return_exceptions=True)
+            self.open_connections -= 1
 
     async def _reply(self, path: str, body: dict[str, Any], response: "_Response") -> None:
         if self.faults.hang_before_headers:

@@ -227,6 +227,7 @@ async def test_a_worker_that_was_stopped_and_goes_on_disturbs_nobody(site: Site)
 
 async def test_a_process_that_stops_hands_its_streams_over(site: Site) -> None:
     """200 streams over two processes: one is stopped, the other's readers notice nothing."""
+    await site.healed()
     site.words(300, pause_s=0.04)
     one, other = site.apis
     async with one.client() as client, other.client() as elsewhere:
